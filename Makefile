@@ -1,0 +1,39 @@
+# Every target makes its own environment in .venv first, from setup.cfg and the pinned set in constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test test-slow bench lint docs env clean
+env: $(VENV)/.installed
+
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[test]'
+	touch $@
+
+demo: env
+	rm -rf runs/demo
+	$(BIN)/pyrarchy fit ladder_vae --out runs/demo
+
+test: env
+	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
+
+test-slow: env
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: env
+	$(PIP) '.[lint]'
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: env
+	$(PIP) '.[bench]'
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+docs: env
+	$(PIP) '.[docs]'
+	$(BIN)/python docs/make.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info docs/_build docs/_generated runs
