@@ -1,0 +1,31 @@
+"""Guides, q: how latents are inferred. No loss, no data set, no copy of a model's network."""
+
+if not __name__.startswith("pyrarchy."):
+    raise ImportError(
+        "import pyrarchy.guides: the folder guides/ is the package pyrarchy.guides and has no other name."
+    )
+
+from .amortized import Amortized
+from .base import Guide
+from .bottom_up import BottomUp
+from .encoder import Encoder
+from .exact import Exact
+from .full_rank import FullRank
+from .iaf import IAF
+from .joint_iaf import JointIAF
+from .ladder import Ladder, precision_weighted
+from .mean_field import MeanField
+
+__all__ = [
+    "IAF",
+    "Amortized",
+    "BottomUp",
+    "Encoder",
+    "Exact",
+    "FullRank",
+    "Guide",
+    "JointIAF",
+    "Ladder",
+    "MeanField",
+    "precision_weighted",
+]

@@ -1,0 +1,46 @@
+r"""Bottom-up guide: from the data to z1, from the sampled z1 to z2, and so on up. An ordinary Pyro guide.
+
+.. math:: q(z | x) = q(z_1 | x) \prod_{i>1} q(z_i | z_{i-1})
+
+It factors against the model's order, so its KL per layer has no closed form given the samples (`AnalyticELBO` refuses
+it), and on a tree it has a gap where the top-down ladder is exact.
+
+Source: Burda, Grosse & Salakhutdinov (2015), https://arxiv.org/abs/1509.00519.
+"""
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from torch import nn
+
+from ..zoo.networks import NormalHead, mlp
+
+
+class BottomUp(PyroModule):
+    """Diagonal Gaussians up the hierarchy; block i reads the sample of layer i - 1.
+
+    :param int x_dim: dimension of a datum.
+    :param z_dims: dimension of each layer, bottom first.
+    :param hidden: per layer, the widths of its block, bottom first.
+    :param x_mean: (x_dim,) subtracted from the data; zero by default.
+    :param activation: class of the nonlinearity.
+    """
+
+    def __init__(self, x_dim, z_dims, hidden, x_mean=None, activation=nn.Tanh):
+        super().__init__("guide")
+        if len(z_dims) != len(hidden) or not z_dims:
+            raise ValueError(f"z_dims and hidden need one entry a layer, not {len(z_dims)} and {len(hidden)}")
+        inputs = (x_dim, *z_dims[:-1])
+        self.layers = nn.ModuleList(
+            nn.Sequential(mlp((i, *widths), activation), NormalHead(widths[-1], z))
+            for i, widths, z in zip(inputs, hidden, z_dims, strict=True)
+        )
+        mean = torch.zeros(x_dim) if x_mean is None else torch.as_tensor(x_mean, dtype=torch.get_default_dtype())
+        self.register_buffer("x_mean", mean.clone())
+
+    def forward(self, x):
+        """:param x: (B, x_dim)."""
+        h = x - self.x_mean
+        with pyro.plate("data", x.shape[0], dim=-1):
+            for i, layer in enumerate(self.layers, 1):
+                h = pyro.sample(f"z{i}", layer(h))

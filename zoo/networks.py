@@ -1,0 +1,86 @@
+"""Plain networks that models and guides are built from: no sites, no parameters of their own beyond torch's.
+
+All act on the last dimension, so any number of particle dimensions may sit on the left.
+"""
+
+from itertools import pairwise
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def mlp(sizes, activation=nn.Tanh, last=True):
+    """A fully connected network.
+
+    :param sizes: widths, input first, for example ``(784, 200, 200)``.
+    :param activation: class of the nonlinearity.
+    :param bool last: whether the nonlinearity also follows the last layer.
+    :returns: ``nn.Sequential`` mapping (..., sizes[0]) to (..., sizes[-1]).
+
+    >>> import torch
+    >>> mlp((3, 5, 2), last=False)(torch.zeros(7, 4, 3)).shape
+    torch.Size([7, 4, 2])
+    """
+    layers = []
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+        linear = nn.Linear(fan_in, fan_out)
+        nn.init.xavier_uniform_(linear.weight)  # Glorot, as in Burda et al. (2015)
+        nn.init.zeros_(linear.bias)
+        layers.append(linear)
+        if last or i < len(sizes) - 2:
+            layers.append(activation())
+    return nn.Sequential(*layers)
+
+
+class NormalHead(nn.Module):
+    """Two linear maps to the mean and the scale of a diagonal Gaussian, ``scale = floor + softplus(.)``.
+
+    :param int in_dim: width of the features.
+    :param int out_dim: dimension of the variable.
+    :param float floor: least scale.
+    """
+
+    def __init__(self, in_dim, out_dim, floor=1e-4):
+        super().__init__()
+        self.loc = nn.Linear(in_dim, out_dim)
+        self.raw_scale = nn.Linear(in_dim, out_dim)
+        self.floor = floor
+        for linear in (self.loc, self.raw_scale):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, h):
+        """Features (..., in_dim) to a Normal with event shape (out_dim,)."""
+        return dist.Normal(self.loc(h), self.floor + F.softplus(self.raw_scale(h))).to_event(1)
+
+
+class BernoulliHead(nn.Module):
+    """A linear map to the logits of independent bits, its bias started at the logit of their mean.
+
+    :param int in_dim: width of the features.
+    :param int out_dim: number of bits.
+    :param mean: tensor (out_dim,) of means in [0, 1], clipped to [.001, .999]; ``None`` starts the bias at zero.
+    """
+
+    def __init__(self, in_dim, out_dim, mean=None):
+        super().__init__()
+        self.logits = nn.Linear(in_dim, out_dim)
+        nn.init.xavier_uniform_(self.logits.weight)
+        nn.init.zeros_(self.logits.bias)
+        if mean is not None:
+            mean = torch.as_tensor(mean, dtype=self.logits.bias.dtype).clamp(1e-3, 1 - 1e-3)
+            if mean.shape != (out_dim,):
+                raise ValueError(f"mean must have shape ({out_dim},), not {tuple(mean.shape)}")
+            with torch.no_grad():
+                self.logits.bias.copy_(torch.logit(mean))
+
+    def forward(self, h):
+        """Features (..., in_dim) to Bernoulli bits with event shape (out_dim,)."""
+        return dist.Bernoulli(logits=self.logits(h)).to_event(1)
+
+
+def standard_normal(like, dim):
+    """N(0, I) with event shape (dim,), on the device and of the dtype of a tensor."""
+    return dist.Normal(like.new_zeros(dim), like.new_ones(())).to_event(1)
