@@ -1,0 +1,94 @@
+"""A bound is one reduction of one table: subclass :class:`Bound` and write :meth:`Bound.reduce`.
+
+A bound here is a Pyro ``ELBO``: it works in Pyro's own ``SVI`` and in :func:`~pyrarchy.inference.fit`. Its value is
+always the bound itself, per datum; the plate's scale is applied outside, after the reduction.
+"""
+
+import torch
+from pyro.infer.elbo import ELBO as PyroELBO
+
+from .terms import make_terms, trace_pair
+
+
+class Bound(PyroELBO):
+    """Base of objectives that are functions of :class:`~pyrarchy.inference.Terms`.
+
+    :param int num_particles: K, the draws per datum.
+    :param int plates: how many nested vectorised plates the model has (Pyro's own guess would consume random numbers).
+    :cvar bool is_lower_bound: whether the value is at most log p(x) in expectation.
+
+    >>> class Mean(Bound):
+    ...     def reduce(self, terms):
+    ...         return terms.log_w.mean(0)
+    >>> Mean(num_particles=3)
+    Mean(num_particles=3)
+    """
+
+    is_lower_bound = True
+
+    def __init__(self, num_particles=1, plates=1):
+        if not isinstance(num_particles, int) or num_particles < 1:
+            raise ValueError(f"num_particles must be a positive integer, not {num_particles!r}")
+        if not isinstance(plates, int) or plates < 0:
+            raise ValueError(f"plates must be the model's number of nested plates, not {plates!r}")
+        super().__init__(num_particles=num_particles, max_plate_nesting=plates, vectorize_particles=True)
+        self.plates = plates
+
+    def reduce(self, terms):
+        """The bound per datum, without the plate's scale.
+
+        :param Terms terms: one pass; entries of shape (K, B).
+        :returns: tensor of shape (B,), in nats.
+        """
+        raise TypeError(f"{type(self).__name__} must override reduce(terms)")
+
+    def terms(self, model, guide, *args, **kwargs):
+        """Run the pair once and return its table."""
+        traces = trace_pair(model, guide, args, kwargs, num_particles=self.num_particles, plates=self.plates)
+        terms = make_terms(*traces, num_particles=self.num_particles, plates=self.plates)
+        self.check(terms)
+        return terms
+
+    def check(self, terms):
+        """Refuse, by name of the site, a pair for which this objective would be wrong."""
+        if torch.is_grad_enabled():
+            rough = sorted(name for name, q in terms.q.items() if not q.has_rsample)
+            if rough:
+                raise ValueError(
+                    f"site(s) {rough} have no reparameterised sampler ({type(terms.q[rough[0]]).__name__}), so the "
+                    "guide's gradient would be lost. Use pyro.infer.TraceGraph_ELBO (score function), or "
+                    "TraceEnum_ELBO with a plain guide to sum discrete sites out."
+                )
+
+    def value(self, model, guide, *args, **kwargs):
+        """The bound per datum at temperature one, without gradient: shape (B,), nats."""
+        with torch.no_grad():
+            return self.reduce(self.terms(model, guide, *args, **kwargs).at_temperature_one())
+
+    def differentiable_loss(self, model, guide, *args, **kwargs):
+        """Minus the bound, summed over the data and scaled to the full plate, as Pyro's objectives are."""
+        terms = self.terms(model, guide, *args, **kwargs)
+        return -terms.scale * self.reduce(terms).sum()
+
+    def loss(self, model, guide, *args, **kwargs):
+        """The same as a float."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def loss_and_grads(self, model, guide, *args, **kwargs):
+        """The same after a backward pass (what ``pyro.infer.SVI`` calls)."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward()
+        return loss.item()
+
+    def _get_trace(self, model, guide, args, kwargs):
+        return trace_pair(model, guide, args, kwargs, num_particles=1, plates=self.plates)
+
+    def __repr__(self):
+        shown = {k: v for k, v in vars(self).items() if k in self._shown()}
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in shown.items())})"
+
+    @classmethod
+    def _shown(cls):
+        return ("num_particles",)

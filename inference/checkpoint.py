@@ -1,0 +1,149 @@
+"""Checkpoints that open without executing code: arrays in one zip of .npy files, everything else in one JSON entry.
+
+The file is written beside its place, flushed and then moved over the old one, which is kept as the generation before.
+A SHA-256 over all entries detects damage; the same state gives the same bytes.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+_JSON = "state.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or not one of ours."""
+
+
+def write_atomically(path, content):
+    """Replace a file by new bytes in one step: temporary file in the same folder, flush, rename."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _pack(value, arrays):
+    """Plain JSON for a nested state, its arrays and tensors moved to ``arrays``."""
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        kind = "tensor" if isinstance(value, torch.Tensor) else "array"
+        key = f"{len(arrays):05d}"
+        arrays[key] = value.detach().cpu().numpy() if kind == "tensor" else np.asarray(value)
+        return {kind: key}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return {type(value).__name__: [_pack(v, arrays) for v in value]}
+    if isinstance(value, dict):
+        return {"dict": [[_pack(k, arrays), _pack(v, arrays)] for k, v in value.items()]}
+    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
+
+
+def _unpack(value, arrays):
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return torch.from_numpy(np.array(arrays[content]))
+    if kind == "array":
+        return arrays[content]
+    if kind == "dict":
+        return {_unpack(k, arrays): _unpack(v, arrays) for k, v in content}
+    return {"list": list, "tuple": tuple}[kind](_unpack(v, arrays) for v in content)
+
+
+def _digest(entries):
+    digest = hashlib.sha256()
+    for name in sorted(entries):
+        digest.update(f"{name}:{len(entries[name])}:".encode())
+        digest.update(entries[name])
+    return digest.hexdigest().encode()
+
+
+def save_state(path, state):
+    """Write a nested state of tensors, arrays and plain Python values; keep the previous file as ``.previous``.
+
+    :raises TypeError: for a value of any other type.
+    """
+    arrays = {}
+    tree = _pack(state, arrays)
+    entries = {_JSON: json.dumps(tree).encode()}
+    for key, array in arrays.items():
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, array, allow_pickle=False)
+        entries[f"{key}.npy"] = buffer.getvalue()
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)  # a fixed date: same state, same bytes
+        archive.comment = _digest(entries)
+    path = Path(path)
+    if _intact(path):  # a damaged file must not push out the good generation before it
+        write_atomically(previous(path), path.read_bytes())
+    write_atomically(path, content.getvalue())
+
+
+def _intact(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {info.filename: archive.read(info) for info in archive.infolist()}
+            return _digest(entries) == archive.comment
+    except Exception:  # missing, or no zip at all
+        return False
+
+
+def previous(path):
+    """Where the generation before a checkpoint lies."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def load_state(path):
+    """Read a state written by :func:`save_state`, without unpickling anything.
+
+    :raises CheckpointError: when the file is missing, damaged (its digest differs) or not a checkpoint.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {info.filename: archive.read(info) for info in archive.infolist()}
+            if _digest(entries) != archive.comment:
+                raise CheckpointError(f"{path}: damaged (its SHA-256 differs from the one it carries)")
+        arrays = {
+            name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+            for name, data in entries.items()
+            if name != _JSON
+        }
+        return _unpack(json.loads(entries[_JSON]), arrays)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged zip raises a dozen different types
+        raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from None
+
+
+def load_latest(path):
+    """The newest readable generation: ``(state, path read, remark)``; the remark says when the newest was damaged."""
+    try:
+        return load_state(path), Path(path), None
+    except CheckpointError as error:
+        older = previous(path)
+        if not older.exists():
+            raise
+        return load_state(older), older, f"{error}; the generation before it is used"

@@ -1,0 +1,197 @@
+r"""Grade a fit on data: held-out log p(x) by importance sampling, the trust in it, and what each layer holds.
+
+.. math:: \log p(x) \ge \mathbb E \log \tfrac1K \sum_k w_k, \qquad w_k = p(x, z_k) / q(z_k | x)
+
+The estimate is a lower bound in expectation, tight as K grows; k-hat and the effective sample size say, per datum, how
+far to trust it. A unit is active when its posterior mean varies over the data by more than .01.
+
+Source: Burda, Grosse & Salakhutdinov (2015), https://arxiv.org/abs/1509.00519; k-hat: Vehtari et al. (2024),
+https://arxiv.org/abs/1507.02646.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from .isolation import isolated
+from .psis import pareto_k
+from .terms import make_terms, trace_pair
+
+ACTIVE_VARIANCE = 0.01
+
+
+@dataclass
+class Evaluation:
+    """Figures of a pair on N data, in nats (N = 1 when all latents are global: the data set is one datum).
+
+    :ivar log_p: (N,) importance-sampled log p(x), a lower bound in expectation.
+    :ivar elbo: (N,) the ELBO.
+    :ivar k_hat: (N,) Pareto shape of the weights: below .5 good, to .7 usable, above do not trust.
+    :ivar ess: (N,) effective number of the K samples.
+    :ivar dict rates: latent site -> mean KL(q || p) at that site given the samples above it, nats per datum.
+    :ivar dict variances: local latent site -> (units,) variance over the data of the posterior mean.
+    :ivar int num_samples: K.
+    """
+
+    log_p: np.ndarray
+    elbo: np.ndarray
+    k_hat: np.ndarray
+    ess: np.ndarray
+    rates: dict
+    variances: dict = field(default_factory=dict)
+    num_samples: int = 1
+
+    @property
+    def mean_log_p(self):
+        """Mean of log p(x) over the data, nats per datum."""
+        return float(self.log_p.mean())
+
+    @property
+    def error_log_p(self):
+        """Standard error of :attr:`mean_log_p` over the data; NaN for one datum."""
+        n = len(self.log_p)
+        return float(self.log_p.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+
+    @property
+    def mean_elbo(self):
+        """Mean of the ELBO over the data, nats per datum."""
+        return float(self.elbo.mean())
+
+    def active_units(self):
+        """Local latent site -> (active, units)."""
+        return {name: (int((v > ACTIVE_VARIANCE).sum()), v.size) for name, v in self.variances.items()}
+
+    def k_hat_shares(self):
+        """Shares of the data whose k-hat is good (< .5), usable (.5 to .7) and not to be trusted (> .7)."""
+        k = self.k_hat[np.isfinite(self.k_hat)]
+        if not k.size:
+            return {}
+        return {
+            "good": float((k < 0.5).mean()),
+            "usable": float(((k >= 0.5) & (k <= 0.7)).mean()),
+            "do not trust": float((k > 0.7).mean()),
+        }
+
+    def figures(self):
+        """The figures as plain numbers, for a JSON file."""
+        return {
+            "log_p": self.mean_log_p,
+            "log_p_error": self.error_log_p,
+            "log_p_is": f"lower bound in expectation, {self.num_samples} importance samples",
+            "elbo": self.mean_elbo,
+            "k_hat_median": float(np.nanmedian(self.k_hat)) if np.isfinite(self.k_hat).any() else math.nan,
+            "k_hat_shares": self.k_hat_shares(),
+            "ess_median": float(np.median(self.ess)),
+            "rates": dict(self.rates),
+            "active_units": {name: list(pair) for name, pair in self.active_units().items()},
+            "num_data": len(self.log_p),
+            "unit": "nats per datum",
+        }
+
+    def table(self):
+        """The layers as text, one line each, then the figures of the whole."""
+        active = self.active_units()
+        lines = [f"{'layer':<12}{'rate (nats)':>12}{'active units':>15}"]
+        for name in sorted(self.rates, key=lambda n: (len(n), n), reverse=True):
+            units = "{} of {}".format(*active[name]) if name in active else "-"
+            lines.append(f"{name:<12}{self.rates[name]:>12.2f}{units:>15}")
+        error = f" +- {self.error_log_p:.2f}" if len(self.log_p) > 1 else ""
+        lines.append(f"log p(x) >= {self.mean_log_p:.2f}{error} nats per datum ({self.num_samples} importance samples)")
+        lines.append(f"ELBO        {self.mean_elbo:.2f}")
+        shares = ", ".join(f"{100 * share:.0f} % {word}" for word, share in self.k_hat_shares().items())
+        if shares:
+            lines.append(f"k-hat       median {np.nanmedian(self.k_hat):.2f} ({shares})")
+        return "\n".join(lines)
+
+
+def evaluate(model, guide, data, *, num_samples=256, rows_per_pass=1000, plates=1, seed=0, progress=False):
+    """Importance-sample log p(x) of every datum with the guide as proposal, and measure every layer.
+
+    :param data: a tensor or a tuple of aligned tensors, the model's arguments.
+    :param int num_samples: K, importance samples per datum.
+    :param int rows_per_pass: particles x data per pass: bounds the memory, and about 1,000 is also the fastest.
+    :param int plates: nested plates of the model.
+    :param int seed: seed of the samples; the outside's generators are left as they were.
+    :param bool progress: whether to show a progress bar.
+    :returns: :class:`Evaluation`.
+    :raises ValueError: for a pair without a bound per datum (see :class:`~pyrarchy.inference.Terms`).
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, not {num_samples}")
+    args = () if data is None else data if isinstance(data, tuple) else (data,)
+    with isolated(model, guide, seed=seed), torch.no_grad():
+        first = make_terms(*trace_pair(model, guide, args, plates=plates), plates=plates)
+        if first.layout.data_dim is None:
+            chunks, rows = [args], 1
+        else:
+            if first.scale != 1.0:
+                raise ValueError(
+                    "evaluate needs the data themselves, not a subsampled plate: pass the rows to evaluate"
+                )
+            n = first.layout.batch
+            rows = max(1, min(n, round(math.sqrt(rows_per_pass * 2.5))))
+            chunks = [tuple(a[i : i + rows] for a in args) for i in range(0, n, rows)]
+        columns = [
+            _column(model, guide, chunk, num_samples, max(1, rows_per_pass // rows), plates)
+            for chunk in _bar(chunks, progress)
+        ]
+    sizes = np.array([len(c["log_p"]) for c in columns])
+    merged = {key: np.concatenate([c[key] for c in columns]) for key in ("log_p", "elbo", "k_hat", "ess")}
+    rates = {
+        name: float(np.average([c["rates"][name] for c in columns], weights=sizes)) for name in columns[0]["rates"]
+    }
+    variances = {}
+    for name in columns[0]["means"]:
+        means = np.concatenate([c["means"][name] for c in columns])
+        # the mean of K samples varies even where the posterior mean does not: take that part off
+        noise = np.concatenate([c["noise"][name] for c in columns]).mean(0)
+        if len(means) > 1:
+            variances[name] = np.maximum(means.var(0, ddof=1) - noise, 0.0)
+    return Evaluation(**merged, rates=rates, variances=variances, num_samples=num_samples)
+
+
+def _column(model, guide, args, num_samples, at_once, plates):
+    """All K samples of one chunk of the data, ``at_once`` particles a pass."""
+    log_w, rates, sums, squares, done = [], {}, {}, {}, 0
+    while done < num_samples:
+        k = min(at_once, num_samples - done)
+        traces = trace_pair(model, guide, args, num_particles=k, plates=plates)
+        terms = make_terms(*traces, num_particles=k, plates=plates)
+        log_w.append(terms.log_w.double().cpu().numpy())
+        if set(terms.log_p) == set(terms.log_q):
+            for name in terms.log_p:
+                kl = (terms.log_q[name] - terms.log_p[name]).double().sum(0).mean().item()
+                rates[name] = rates.get(name, 0.0) + kl / num_samples
+        if terms.layout.data_dim is not None:
+            for name, z in terms.values.items():
+                draws = (z if k > 1 else z.unsqueeze(0)).double().reshape(k, terms.layout.batch, -1).cpu().numpy()
+                sums[name] = sums.get(name, 0.0) + draws.sum(0)
+                squares[name] = squares.get(name, 0.0) + (draws**2).sum(0)
+        done += k
+    log_w = np.concatenate(log_w)
+    top = log_w.max(0)
+    weights = np.exp(log_w - top)
+    means = {name: total / num_samples for name, total in sums.items()}
+    noise = {
+        name: np.maximum(squares[name] / num_samples - means[name] ** 2, 0.0) / max(num_samples - 1, 1)
+        for name in means
+    }
+    return {
+        "log_p": top + np.log(weights.mean(0)),
+        "elbo": log_w.mean(0),
+        "k_hat": pareto_k(log_w),
+        "ess": weights.sum(0) ** 2 / (weights**2).sum(0),
+        "rates": rates,
+        "means": means,
+        "noise": noise,
+    }
+
+
+def _bar(chunks, progress):
+    if not progress:
+        return chunks
+    from tqdm.auto import tqdm
+
+    return tqdm(chunks, desc="evaluate", unit="chunk", dynamic_ncols=True)

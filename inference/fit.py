@@ -1,0 +1,76 @@
+"""Stochastic variational inference: one torch optimiser over all parameters, one gradient-norm clip, nothing global.
+
+``fit`` trains a pair in place. Everything that decides the numbers (weights, buffers, optimiser, step, data order,
+random generators) is in the checkpoint, so that a killed run continues to the same bits.
+"""
+
+import time
+from pathlib import Path
+
+from .batches import as_batches
+from .bound import Bound
+from .elbo import ELBO
+from .isolation import isolated
+from .loop import Loop
+
+
+def fit(
+    model,
+    guide,
+    data,
+    *,
+    objective=None,
+    optimizer=1e-3,
+    steps=None,
+    epochs=None,
+    batch_size=None,
+    schedule=None,
+    temper=None,
+    clip_norm=100.0,
+    seed=0,
+    callbacks=(),
+    out=None,
+    resume=False,
+    save_every=500,
+    progress=False,
+):
+    """Train a pair by SVI, in place.
+
+    :param model, guide: the pair; the guide may be any callable that samples every latent of the model.
+    :param data: a tensor (N, ...), a tuple of aligned tensors (the model's arguments), an iterable of batches, or
+        ``None`` for a model without arguments.
+    :param objective: a :class:`Bound` (ELBO by default) or one of Pyro's own ELBOs.
+    :param optimizer: a learning rate for Adam, or a factory from a list of tensors to a ``torch.optim`` optimiser.
+    :param int steps: steps to take; or :param int epochs: passes over the data. Exactly one of them.
+    :param int batch_size: rows per step; ``None`` for all of them.
+    :param schedule: function from the step (0 for the first) to a factor on the learning rate.
+    :param temper: a :class:`~pyrarchy.inference.Temper`, whose step is set before each step.
+    :param float clip_norm: bound on the global norm of the gradient of the loss per datum; ``None`` for no clip.
+    :param int seed: seeds data order, sampling and everything else random inside; the outside is left as it was.
+    :param callbacks: functions of a :class:`Step`; one that returns ``True`` ends the training.
+    :param out: folder for ``checkpoint.npz`` and ``history.csv``.
+    :param bool resume: continue from the checkpoint in ``out`` if there is one.
+    :param int save_every: steps between checkpoints.
+    :param bool progress: whether to show a progress bar.
+    :returns: :class:`~pyrarchy.inference.Record`, in nats per datum.
+    :raises ValueError: for a pair that would train wrongly (naming site or parameter), or inconsistent arguments.
+    :raises DivergedError: when loss or gradient are not finite; the last good checkpoint stays.
+    """
+    if (steps is None) == (epochs is None):
+        raise ValueError(f"give exactly one of steps and epochs, not steps={steps} and epochs={epochs}")
+    objective = ELBO() if objective is None else objective
+    if temper is not None and not isinstance(objective, Bound):
+        raise ValueError(f"a temperature needs one of pyrarchy's bounds, not {type(objective).__name__}: its value at "
+                         "temperature one could not be reported")  # fmt: skip
+    if resume and out is None:
+        raise ValueError("resume=True needs the folder: out=...")
+    batches = as_batches(data, batch_size, seed)
+    total = steps if steps is not None else epochs * len(batches)
+    started = time.perf_counter()
+    with isolated(model, guide, seed=seed, train=True):
+        loop = Loop(model, guide, batches, objective, optimizer, schedule, temper, clip_norm, out, seed)
+        if resume and (Path(out) / "checkpoint.npz").exists():
+            loop.restore()
+        loop.run(total, callbacks, save_every, progress)
+    loop.record.seconds = time.perf_counter() - started
+    return loop.record

@@ -1,0 +1,224 @@
+"""The training loop of :func:`~pyrarchy.inference.fit`: its state, one step, and what a checkpoint holds of it."""
+
+import math
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyro
+import torch
+
+from .bound import Bound
+from .checkpoint import load_latest, save_state, write_atomically
+from .isolation import rng_state, root_modules, set_rng_state
+from .preflight import data_size, non_finite_sites, preflight
+from .record import Record
+from .terms import trace_pair
+
+
+class DivergedError(ArithmeticError):
+    """The loss or its gradient stopped being finite; the last checkpoint is from before."""
+
+
+@dataclass
+class Step:
+    """What a callback sees after each step: the counters, the values of the step, and the pair in training."""
+
+    step: int
+    epoch: int
+    loss: float
+    value: float
+    record: Record
+    model: object
+    guide: object
+
+
+def adam(lr=1e-3, **options):
+    """A factory of fused Adam, for ``fit(optimizer=adam(1e-3))``."""
+    return partial(torch.optim.Adam, lr=lr, fused=True, **options)
+
+
+class Loop:
+    """The state of one training: parameters, optimiser, place in the data, record."""
+
+    def __init__(self, model, guide, batches, objective, optimizer, schedule, temper, clip_norm, out, seed):
+        self.model, self.guide, self.batches, self.objective = model, guide, batches, objective
+        self.schedule, self.temper, self.clip_norm, self.seed = schedule, temper, clip_norm, seed
+        self.out = Path(out) if out is not None else None
+        before = rng_state()
+        first = next(iter(batches.epoch(0)))
+        if temper is not None:
+            temper.set_step(0)
+        whole = getattr(batches, "whole", False)
+        single = whole or _length(batches) == 1
+        with self._handlers(), pyro.validation_enabled(True):
+            self.parameters, _ = preflight(model, guide, objective, first, whole=whole, single=single)
+        set_rng_state(before)
+        self.tensors = list(self.parameters.values())
+        factory = optimizer if callable(optimizer) else adam(float(optimizer))
+        self.optimizer = factory(self.tensors)
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        lower = getattr(objective, "is_lower_bound", True)
+        self.record = Record(objective=_describe(objective, temper), is_lower_bound=lower)
+        self.epoch, self.consumed, self.epoch_rng = 0, 0, None
+        self.sizes = {}
+
+    def _handlers(self):
+        return self.temper if self.temper is not None else nullcontext()
+
+    def run(self, total, callbacks, save_every, progress):
+        """Take steps until ``total``, saving on the way and at the end."""
+        bar = _progress_bar(total, self.record.step) if progress else None
+        try:
+            with pyro.validation_enabled(False):
+                while self.record.step < total:
+                    if not self._run_epoch(total, callbacks, save_every, bar):
+                        break
+            self.save()
+        finally:
+            if bar is not None:
+                bar.close()
+
+    def _run_epoch(self, total, callbacks, save_every, bar):
+        if not self.consumed:
+            self.epoch_rng = rng_state()
+        for batch in self.batches.epoch(self.epoch, start=self.consumed, rng=self.epoch_rng):
+            step = self._step(batch)
+            self.consumed += 1
+            if bar is not None:
+                bar.update(1)
+                if step.step % 10 == 0 or step.step == total:
+                    bar.set_postfix_str(f"{step.loss:.3f} nats", refresh=False)
+            stop = any([callback(step) is True for callback in callbacks])
+            if self.out is not None and save_every and step.step % save_every == 0 and step.step < total:
+                self.save()
+            if stop or step.step >= total:
+                return False
+        self.epoch, self.consumed = self.epoch + 1, 0
+        return True
+
+    def _step(self, batch):
+        record, step = self.record, self.record.step
+        factor = 1.0 if self.schedule is None else float(self.schedule(step))
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        beta = 1.0 if self.temper is None else self.temper.set_step(step)
+        shapes = tuple(getattr(t, "shape", None) for t in batch)
+        with ExitStack() as stack:
+            if shapes not in self.sizes:  # a shape seen for the first time runs with Pyro's validation on
+                stack.enter_context(pyro.validation_enabled(True))
+            if beta != 1.0:
+                stack.enter_context(self.temper)
+            loss, value = self._loss(batch, shapes)
+        total = torch.nn.utils.get_total_norm([p.grad for p in self.tensors if p.grad is not None], foreach=True)
+        loss, value, norm = torch.stack([loss.detach(), value, total.to(loss)]).tolist()  # the step's one host sync
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._diverged(batch, step, loss, norm)
+        if self.clip_norm is not None and norm > self.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.tensors, self.clip_norm, total, foreach=True)
+        self.optimizer.step()
+        record.append(loss, value, beta, norm, self.optimizer.param_groups[0]["lr"])
+        return Step(record.step, self.epoch, loss, value, record, self.model, self.guide)
+
+    def _loss(self, batch, shapes):
+        """Backward pass of the loss per datum; returns loss and value at temperature one as tensors."""
+        self.optimizer.zero_grad(set_to_none=True)
+        objective = self.objective
+        if isinstance(objective, Bound):
+            terms = objective.terms(self.model, self.guide, *batch)
+            size = self.sizes.setdefault(shapes, terms.layout.batch)
+            per_datum = objective.reduce(terms)
+            loss = -per_datum.sum() / size
+            loss.backward()
+            with torch.no_grad():
+                tempered = bool(terms.temperature)
+                value = objective.reduce(terms.at_temperature_one()).sum() / size if tempered else -loss.detach()
+            return loss, value
+        if shapes not in self.sizes:
+            kept = rng_state()
+            self.sizes[shapes] = data_size(trace_pair(self.model, self.guide, batch)[0])
+            set_rng_state(kept)
+        loss = objective.loss_and_grads(self.model, self.guide, *batch)
+        loss = sum(loss) if isinstance(loss, tuple) else loss
+        size = self.sizes[shapes]
+        for parameter in self.tensors:
+            if parameter.grad is not None:
+                parameter.grad.div_(size)
+        loss = torch.as_tensor(loss, dtype=self.tensors[0].dtype) / size
+        return loss, -loss
+
+    def _diverged(self, batch, step, loss, norm):
+        with torch.no_grad(), self._handlers():
+            where = non_finite_sites(*trace_pair(self.model, self.guide, batch))
+        kept = f" The last good checkpoint is in {self.out}." if self.out is not None else ""
+        raise DivergedError(
+            f"step {step + 1}: loss {loss:.6g}, gradient norm {norm:.6g}; {where}. Lower the learning rate, raise a "
+            f"scale's floor or clip the gradient.{kept}"
+        )
+
+    def state(self):
+        """Everything that decides the numbers to come."""
+        modules = root_modules(self.model, self.guide)
+        return {
+            "modules": [dict(m.state_dict()) for m in modules],
+            "params": {n: p.detach() for n, p in self.parameters.items() if n.startswith("param.")},
+            "optimizer": self.optimizer.state_dict(),
+            "parameters": list(self.parameters),
+            "record": {**{c: torch.tensor(getattr(self.record, c), dtype=torch.float64) for c in Record.CURVES}},
+            "step": self.record.step,
+            "place": {"epoch": self.epoch, "consumed": self.consumed, "seed": self.seed},
+            "rng": rng_state(),
+            "epoch_rng": self.epoch_rng,
+        }
+
+    def save(self):
+        """Write checkpoint and history, each in one step."""
+        if self.out is None:
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        save_state(self.out / "checkpoint.npz", self.state())
+        write_atomically(self.out / "history.csv", self.record.to_csv().encode())
+
+    def restore(self):
+        """Continue from the newest readable checkpoint."""
+        state, path, remark = load_latest(self.out / "checkpoint.npz")
+        if state["parameters"] != list(self.parameters):
+            raise ValueError(f"{path}: the checkpoint is of another pair (its parameters are {state['parameters']})")
+        if state["place"]["seed"] != self.seed:
+            raise ValueError(f"{path}: the run was started with seed {state['place']['seed']}, not {self.seed}")
+        load_modules(self.model, self.guide, state)
+        for name, value in state["params"].items():
+            self.parameters[name].data.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for curve, values in state["record"].items():
+            setattr(self.record, curve, values.tolist())
+        self.record.step = state["step"]
+        self.record.remarks += [remark] if remark else []
+        self.epoch, self.consumed = state["place"]["epoch"], state["place"]["consumed"]
+        self.epoch_rng = state["epoch_rng"]
+        set_rng_state(state["rng"])
+
+
+def _length(batches):
+    try:
+        return len(batches)
+    except TypeError:  # an iterable without a length
+        return None
+
+
+def load_modules(model, guide, state):
+    """Put the weights and buffers of a checkpoint's state into a pair."""
+    for module, weights in zip(root_modules(model, guide), state["modules"], strict=True):
+        module.load_state_dict(weights)
+
+
+def _describe(objective, temper):
+    words = repr(objective) if isinstance(objective, Bound) else type(objective).__name__
+    return words if temper is None else f"{words} under {temper!r}"
+
+
+def _progress_bar(total, done):
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)

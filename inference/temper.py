@@ -1,0 +1,59 @@
+r"""Temperature on the latent terms: :math:`\log p(x|z) + \beta \sum_i (\log p(z_i) - \log q(z_i))`, with a warm-up.
+
+A handler, so that neither model nor guide needs an argument for it. Guides that run their model ignore handlers around
+the model argument; this one goes around the whole call, as :func:`~pyrarchy.inference.fit` does.
+
+Source: Bowman et al. (2015), https://arxiv.org/abs/1511.06349; Sonderby et al. (2016), https://arxiv.org/abs/1602.02282.
+"""
+
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+
+
+class Temper(Messenger):
+    """Multiply the terms of latent sites by a temperature beta, constant or raised linearly from ``start`` to ``stop``.
+
+    Below one the objective is no bound on log p(x), so drivers also record the value at temperature one.
+
+    :param float start: beta at step 0.
+    :param float stop: beta at step ``steps`` and after.
+    :param int steps: length of the warm-up; 0 for a constant ``stop``.
+    :param sites: names of the latent sites to temper; all of them by default.
+
+    >>> warm_up = Temper(start=0.0, steps=4)
+    >>> [round(warm_up.set_step(t), 2) for t in (0, 1, 4, 9)]
+    [0.0, 0.25, 1.0, 1.0]
+    """
+
+    def __init__(self, start=0.0, stop=1.0, steps=0, sites=None):
+        super().__init__()
+        if min(start, stop) < 0:
+            raise ValueError(f"temperatures must be >= 0, not {start} and {stop}")
+        if steps < 0:
+            raise ValueError(f"steps must be >= 0, not {steps}")
+        sites = (sites,) if isinstance(sites, str) else sites
+        self.start, self.stop, self.steps, self.sites = float(start), float(stop), int(steps), sites
+        # A tensor, changed in place: a recorded step sees the new value.
+        self.beta = torch.tensor(self.start if self.steps else self.stop)
+
+    def set_step(self, step):
+        """Set beta for a step of training and return it."""
+        share = min(1.0, step / self.steps) if self.steps else 1.0
+        value = self.start + share * (self.stop - self.start)
+        self.beta.fill_(value)
+        return value
+
+    @property
+    def finished(self):
+        """Whether beta is exactly one, so that the handler changes nothing."""
+        return self.beta.item() == 1.0
+
+    def _pyro_sample(self, msg):
+        if msg["is_observed"] or site_is_subsample(msg):
+            return
+        if self.sites is None or msg["name"] in self.sites:
+            msg["scale"] = msg["scale"] * self.beta
+
+    def __repr__(self):
+        return f"Temper(start={self.start:g}, stop={self.stop:g}, steps={self.steps})"
