@@ -1,0 +1,134 @@
+r"""Factor analysis: correlated columns explained by few Gaussian factors, and each column's own noise.
+
+.. math::
+
+    z_1 \sim N(0, I_K), \quad x \mid z_1 \sim N(\mu + W z_1, \mathrm{diag}(s^2)), \qquad
+    \log p(x) = \log N(x \mid \mu, W W^\top + \mathrm{diag}(s^2))
+
+Source: Spearman (1904), https://doi.org/10.2307/1412107; Rubin and Thayer (1982), EM algorithms for ML factor
+analysis, https://doi.org/10.1007/BF02293851.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import nn
+from torch.nn import functional
+
+from .factor_analysis_em import FactorAnalysisFit, fit_factor_analysis
+from .linear_gaussian import Statistics, constant_columns, sufficient_statistics
+
+__all__ = ["FactorAnalysis", "constant_columns"]
+
+_MIN_SCALE = 1e-6  # a gradient step cannot send the density to infinity
+
+
+class FactorAnalysis(PyroModule):
+    """``x_dim`` real columns, ``z_dim`` factors; sites ``z1`` (K) and ``x`` (D) in plate ``data``.
+
+    Parameters ``mean`` (D,), ``loadings`` (D, K) and ``raw_scale``, which :attr:`scale` (D,) reads through a softplus.
+    The exact :meth:`posterior`, :meth:`log_marginal` and :meth:`maximize` need no guide. ``noise_floor`` bounds
+    the noise variance of an M step, as a fraction of the column's variance; drop constant columns first
+    (:func:`constant_columns`). Raises ValueError for ``z_dim`` not in 1..x_dim-1.
+
+    >>> model = FactorAnalysis(5, 2)
+    >>> model.log_marginal(torch.zeros(3, 5)).shape, model.posterior(torch.zeros(3, 5)).event_shape
+    (torch.Size([3]), torch.Size([2]))
+    """
+
+    def __init__(self, x_dim, z_dim, *, noise_floor=1e-4):
+        super().__init__("model")
+        if not 1 <= z_dim < x_dim:
+            raise ValueError(f"z_dim: {z_dim} given for x_dim {x_dim}; 1 to x_dim - 1 factors can be told from noise.")
+        if not 0.0 < noise_floor < 1.0:
+            raise ValueError(
+                f"noise_floor: {noise_floor} given; a fraction of a column's variance in (0, 1) is needed."
+            )
+        self.x_dim, self.z_dim, self.noise_floor = x_dim, z_dim, noise_floor
+        self.mean = nn.Parameter(torch.zeros(x_dim))
+        self.loadings = nn.Parameter(torch.randn(x_dim, z_dim) / math.sqrt(z_dim))
+        self.raw_scale = nn.Parameter(torch.full(self._scale_shape(), math.log(math.expm1(1.0))))
+
+    def _scale_shape(self):
+        return (self.x_dim,)
+
+    @property
+    def scale(self):
+        """Standard deviation of each column's noise."""
+        return functional.softplus(self.raw_scale) + _MIN_SCALE
+
+    def forward(self, x):
+        """Sample z1 and x; ``x`` (B, D) is observed."""
+        with pyro.plate("data", x.shape[0], dim=-1):
+            z1 = pyro.sample("z1", dist.Normal(x.new_zeros(self.z_dim), 1.0).to_event(1))
+            x_mean = self.mean + z1 @ self.loadings.mT
+            return pyro.sample("x", dist.Normal(x_mean, self.scale).to_event(1), obs=x)
+
+    def posterior(self, x):
+        """Exact p(z1 | x) for ``x`` (B, D): MultivariateNormal, batch (B,), event (K,), one covariance for all."""
+        loc, scale_tril, _ = self._condition(x)
+        return dist.MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
+
+    def log_marginal(self, x):
+        """log p(x) in nats, (B,), for ``x`` (B, D) by Woodbury's identity: O(B D K), no D x D matrix."""
+        loc, scale_tril, scale = self._condition(x)
+        # The distance as residual plus prior term: subtracting two large terms would lose all of float32's digits.
+        residual = (x - self.mean - loc @ self.loadings.mT) / scale
+        distance = residual.square().sum(-1) + loc.square().sum(-1)
+        log_det = 2.0 * (scale.log().sum() - scale_tril.diagonal().log().sum())
+        return -0.5 * (self.x_dim * math.log(2.0 * math.pi) + log_det + distance)
+
+    def _condition(self, x):
+        """Posterior mean (B, K), the Cholesky factor (K, K) of its covariance, and the noise scale (D,)."""
+        scale = self.scale.expand(self.x_dim)
+        whitened = self.loadings / scale[:, None]
+        precision = torch.eye(self.z_dim).to(x) + whitened.mT @ whitened
+        covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+        loc = ((x - self.mean) / scale) @ whitened @ covariance
+        return loc, torch.linalg.cholesky(covariance), scale
+
+    @torch.no_grad()
+    def maximize(self, x, q):
+        """Exact M step: the parameters that maximise E_q[log p(x, z1)] for ``x`` (B, D) and ``q`` over z1 (batch (B,)).
+
+        Computed in float64. The mean is part of the step; where it is the data's mean already, this is the EM step on
+        sufficient statistics. ``q`` has ``mean`` (B, K) and ``covariance_matrix`` (B, K, K).
+        """
+        x, z = x.double(), q.mean.double()
+        x_mean, z_mean = x.mean(0), z.mean(0)
+        x, z = x - x_mean, z - z_mean
+        cross = x.mT @ z / len(x)
+        second = q.covariance_matrix.double().mean(0) + z.mT @ z / len(x)
+        loadings = torch.linalg.solve(second, cross, left=False)
+        variance = x.square().mean(0)
+        noise = self._noise_step(variance - (loadings * cross).sum(-1), variance)
+        self.set_parameters(x_mean - loadings @ z_mean, loadings, noise.sqrt())
+
+    def _noise_step(self, noise, variance):
+        return torch.maximum(noise, self.noise_floor * variance)
+
+    def statistics(self, x) -> Statistics:
+        """Sufficient statistics of ``x`` (N, D), computed once, in float64."""
+        return sufficient_statistics(x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x)
+
+    def maximize_likelihood(self, statistics, **options) -> FactorAnalysisFit:
+        """Fit by EM on ``statistics`` from several starts and set the parameters; ``options`` and the returned record
+        are those of :func:`~pyrarchy.zoo.factor_analysis_em.fit_factor_analysis`."""
+        fit = fit_factor_analysis(statistics, self.z_dim, **{"noise_floor": self.noise_floor, **options})
+        self.set_parameters(statistics.mean, fit.loadings, fit.noise_variance**0.5)
+        return fit
+
+    @torch.no_grad()
+    def set_parameters(self, mean, loadings, scale):
+        """Copy ``mean`` (D,), ``loadings`` (D, K) and ``scale`` (D,) into the parameters, in their own precision."""
+        scale = torch.as_tensor(scale, dtype=torch.float64).reshape(self.raw_scale.shape) - _MIN_SCALE
+        if (scale <= 0).any():
+            raise ValueError(f"scale: {float(scale.min()) + _MIN_SCALE:g} given; it must be above {_MIN_SCALE:g}.")
+        self.mean.copy_(torch.as_tensor(mean))
+        self.loadings.copy_(torch.as_tensor(loadings))
+        self.raw_scale.copy_(scale + torch.log(-torch.expm1(-scale)))  # the inverse of softplus
