@@ -1,0 +1,31 @@
+"""``pyrarchy check``: run a pair in every way that a driver will, on a few rows of its data."""
+
+from .binarize import binarization
+from .datasets import load_data
+from .registry import get_pair
+from .run_folder import prepare
+
+ROWS = 7
+
+
+def run_check(args):
+    """Check a row, or a pair at ``module:function``; prints what was found and returns 0."""
+    pair = get_pair(args.pair)
+    data, _ = prepare(pair, load_data(args.data or pair.data), {})
+    print(check(pair, data))
+    print(f"{pair.name}: ok")
+    return 0
+
+
+def check(pair, data):
+    """Build a pair for a data set and check it on a few rows; returns :class:`~pyrarchy.inference.PairCheck`."""
+    from .fit_command import to_tensors
+    from .inference import check_pair
+
+    model, guide = pair(data)
+    if isinstance(data.train, tuple):
+        return check_pair(model, guide, *to_tensors(data.train))
+    rows = to_tensors(data.train[:ROWS])
+    if pair.likelihood == "bernoulli":
+        rows = binarization("dynamic").draw(rows)
+    return check_pair(model, guide, rows)

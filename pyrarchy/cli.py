@@ -1,0 +1,205 @@
+"""The command line. Nothing here imports torch: ``--help``, ``list`` and ``data`` answer at once."""
+
+import argparse
+import os
+import sys
+
+from ._version import __version__
+from .objectives import describe_objectives
+
+USAGE, BAD_DATA, DIVERGED, INTERRUPTED = 2, 3, 5, 130
+
+
+def build_parser():
+    """The argument parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="pyrarchy", description="A zoo of hierarchical generative models in Pyro, each with a matching guide."
+    )
+    parser.add_argument("--version", action="version", version=f"pyrarchy {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, run, text, **kwargs):
+        sub = commands.add_parser(name, help=text, description=text, **kwargs)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("list", _list, "list the pairs")
+    sub.add_argument("pair", nargs="?", help="show one pair in full")
+    _add_fit(command)
+    sub = command("report", _report, "evaluate a run again and rewrite its report")
+    sub.add_argument("run_folder", metavar="RUN")
+    sub = command("check", _check, "check a pair: sites, gradients, particles, independence of the data")
+    sub.add_argument("pair", metavar="MODULE:FUNCTION", help="a pair of your own, or the name of a row")
+    sub.add_argument("--data", help="data set or file to check with; the pair's own by default")
+    sub = command("new", _new, "write a model, a guide, a row and a test to fill in")
+    sub.add_argument("name", metavar="NAME")
+    sub.add_argument("--folder", default=".", help="where to write (default: here)")
+    for name, text in (
+        ("encode", "latents of data by a fitted pair"),
+        ("reconstruct", "data as a fitted pair sees them again"),
+    ):
+        sub = command(name, _apply, text)
+        _add_apply(sub)
+        sub.add_argument("--data", required=True, help="data set by name (its held-out rows) or a file (all its rows)")
+    sub = command("sample", _apply, "samples from a fitted pair's model")
+    _add_apply(sub)
+    sub.add_argument("--num", type=_positive, default=100, help="how many (default 100)")
+    sub = command("data", _data, "list or fetch data sets")
+    sub.add_argument("action", choices=["list", "fetch"])
+    sub.add_argument("name", nargs="?", help="the data set to fetch")
+    return parser
+
+
+def _add_fit(command):
+    sub = command(
+        "fit",
+        _fit,
+        "fit a pair and write a run folder",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"objectives:\n{describe_objectives()}\n\n`pyrarchy list PAIR` shows a pair's options and defaults.",
+    )
+    sub.add_argument("pair", metavar="PAIR", help="a row of `pyrarchy list`, or module:function")
+    sub.add_argument("options", nargs="*", metavar="key=value", help="options of the pair, such as z_dim=8")
+    sub.add_argument("--data", metavar="NAME|PATH", help="data set by name, or a .npy, .npz or .csv file")
+    sub.add_argument("--binarize", choices=["dynamic", "fixed", "none"], help="how grey values become bits")
+    sub.add_argument("--objective", help="what to maximise, such as iwae:50 (see below)")
+    budget = sub.add_mutually_exclusive_group()
+    budget.add_argument("--epochs", type=_positive, help="passes over the data")
+    budget.add_argument("--steps", type=_positive, help="optimiser steps")
+    sub.add_argument("--batch-size", type=_positive, help="rows per step")
+    sub.add_argument("--lr", type=_positive_float, help="learning rate of Adam at the start")
+    sub.add_argument("--warm-up", type=_share, metavar="SHARE", help="share of the steps over which beta rises to 1")
+    sub.add_argument("--samples", type=_positive, default=500, help="importance samples per datum in the evaluation")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--out", metavar="DIR", help="run folder (default runs/PAIR)")
+    sub.add_argument("--resume", action="store_true", help="continue the run in --out")
+    sub.add_argument("--threads", type=_positive, help="torch's threads")
+    sub.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_apply(sub):
+    sub.add_argument("run_folder", metavar="RUN")
+    how = sub.add_mutually_exclusive_group()
+    how.add_argument("--mean", action="store_true", help="means (the default)")
+    how.add_argument("--draws", type=_positive, metavar="S", help="S draws in place of means")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--out", required=True, metavar="FILE", help=".npz (all sites) or .npy (one site)")
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def _positive_float(text):
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number, not {text}")
+    return value
+
+
+def _share(text):
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie in [0, 1], not {text}")
+    return value
+
+
+def _list(args):
+    from .registry import get_pair, list_pairs
+
+    if not args.pair:
+        rows = list_pairs()
+        width = max(map(len, rows))
+        for name, row in rows.items():
+            print(f"{name:<{width}}  {row.model} + {row.guide}: {row.summary}")
+        return 0
+    row = get_pair(args.pair)
+    plan = row.training
+    print(f"{row.name}: {row.summary}\n\n  model    {row.model}\n  guide    {row.guide}\n  density  {row.density}")
+    print(f"  data     {row.data}\n  source   {row.source.authors} ({row.source.year}), {row.source.link}")
+    for word, text in (("differs", row.differs), ("caution", row.caution)):
+        if text:
+            print(f"  {word}  {text}")
+    for key, default in row.options.items():
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        print(f"  option   {key}={shown}")
+    shown = {k: v for k, v in vars(plan).items() if v is not None} if plan.method == "svi" else {"method": "em"}
+    print("  training " + ", ".join(f"{k}={v}" for k, v in shown.items()))
+    return 0
+
+
+def _data(args):
+    from .datasets import list_data
+
+    if args.action == "list":
+        for row in list_data():
+            print(f"{row.name}: {row.what}\n    {row.size}; licence: {row.licence}\n    {row.where}")
+        return 0
+    from .fetch import REMOTES, fetch
+
+    if args.name not in REMOTES:
+        raise ValueError(f"give a data set to fetch: {', '.join(REMOTES)}")
+    print(fetch(args.name, progress=_download_line))
+    return 0
+
+
+def _download_line(file, done, total):
+    share = f"{100 * done / total:3.0f} %" if total else f"{done / 2**20:.1f} MB"
+    print(f"\r{file}: {share}", end="\n" if total and done >= total else "", file=sys.stderr, flush=True)
+
+
+def _fit(args):
+    from .fit_command import run_fit
+
+    return run_fit(args)
+
+
+def _report(args):
+    from .fit_command import run_report
+
+    return run_report(args.run_folder)
+
+
+def _check(args):
+    from .check_command import run_check
+
+    return run_check(args)
+
+
+def _new(args):
+    from .new_command import run_new
+
+    return run_new(args.name, args.folder)
+
+
+def _apply(args):
+    from .apply_command import run_apply
+
+    return run_apply(args)
+
+
+def run(argv):
+    """Parse and carry out; errors of the user become one line on stderr and an exit code."""
+    args = build_parser().parse_args(argv)
+    if ":" in str(getattr(args, "pair", None)):
+        sys.path.insert(0, os.getcwd())  # a user's own module stands where the command is run
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 0
+    except (ValueError, TypeError, ArithmeticError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        from .files import DataError
+
+        if isinstance(error, (DataError, OSError)):
+            return BAD_DATA
+        return DIVERGED if isinstance(error, ArithmeticError) else USAGE

@@ -1,0 +1,207 @@
+"""``pyrarchy fit``: data, pair, training, evaluation, pictures and report, all in one run folder."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from .binarize import binarization, check_support
+from .datasets import load_data
+from .objectives import make_objective, parse_objective
+from .registry import get_pair
+from .run_folder import RunError, load, plain, prepare, read_config, read_curve, write_config
+
+GLOBAL_SAMPLES = 10_000
+
+
+def run_fit(args):
+    """Carry out ``pyrarchy fit``; prints what was done and returns the exit code."""
+    pair = get_pair(args.pair)
+    options = pair.parse_options(args.options)
+    plan = training_plan(pair, args)
+    parse_objective(plan["objective"])
+    if pair.likelihood == "own" and (args.data or pair.data) != pair.data:
+        raise ValueError(f"pair {pair.name} brings its own kind of data ({pair.data}); leave --data away")
+    data = load_data(args.data or pair.data)
+    binarize = args.binarize or ("dynamic" if pair.likelihood == "bernoulli" and data.support == "unit" else "none")
+    if pair.likelihood != "own":
+        check_support(data, pair.likelihood, binarize)
+    used, columns = prepare(pair, data, options)
+    config = {
+        "pair": args.pair,
+        "options": options,
+        "data": args.data or pair.data,
+        "binarize": binarize,
+        "image_shape": data.image_shape,
+        "x_dim": None if isinstance(data.train, tuple) else data.dim,
+        "columns": columns,
+        **plan,
+        "seed": args.seed,
+        "samples": args.samples,
+    }
+    out = Path(args.out or f"runs/{args.pair.replace(':', '.')}")
+    start_folder(out, config, used, args.resume)
+    return Fit(pair, data, config, out, resume=args.resume, threads=args.threads, quiet=args.quiet).run()
+
+
+def training_plan(pair, args):
+    """The pair's training with what the command line says instead."""
+    plan = asdict(pair.training)
+    for key, given in (("objective", args.objective), ("batch_size", args.batch_size), ("lr", args.lr)):
+        if given is not None:
+            plan[key] = given
+    if args.epochs is not None or args.steps is not None:
+        plan["epochs"], plan["steps"] = args.epochs, args.steps
+    if args.warm_up is not None:
+        plan["warm_up"] = args.warm_up
+    return plan
+
+
+def start_folder(out, config, data, resume):
+    """Begin or continue a run folder; an existing run is neither mixed with another nor overwritten."""
+    if (out / "config.json").exists():
+        if not resume:
+            raise RunError(f"{out}: holds a run already; add --resume to continue it, or choose another --out")
+        before, now = read_config(out), json.loads(json.dumps(plain(config)))
+        differ = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+        if differ:
+            raise RunError(
+                f"{out}: was started with another {', '.join(differ)} "
+                f"({', '.join(f'{k}={before.get(k)}' for k in differ)}); give the same, or choose another --out"
+            )
+        return
+    write_config(out, config, data)
+
+
+class Fit:
+    """One fit from data to report; :meth:`run` does all of it."""
+
+    def __init__(self, pair, whole, config, out, *, resume=False, threads=None, quiet=False):
+        self.pair, self.whole, self.config, self.out = pair, whole, config, out
+        self.data, self.columns = prepare(pair, whole, config["options"])
+        self.resume, self.threads, self.quiet = resume, threads, quiet
+        self.prepared = binarization(config["binarize"]).prepare(self.data)
+
+    def say(self, text):
+        """Print unless quiet."""
+        if not self.quiet:
+            print(text, flush=True)
+
+    def run(self):
+        """Train, then evaluate, draw and report. Returns 0."""
+        import torch
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        self.model, self.guide = self.pair(self.data, seed=self.config["seed"], **self.config["options"])
+        self.say(f"{self.pair.name}: {self.pair.summary}")
+        train = to_tensors(self.prepared.train)
+        curve = self.fit_em(train) if self.config["method"] == "em" else self.fit_svi(train)
+        return self.finish(self.model, self.guide, curve)
+
+    def finish(self, model, guide, curve):
+        """Evaluate a trained pair and write everything that follows from it."""
+        import torch
+
+        from .run_report import write_outcome
+
+        self.model, self.guide = model, guide
+        held_out = self.prepared.test is not None
+        rows = to_tensors(self.prepared.test if held_out else self.prepared.train)
+        several = isinstance(rows, tuple)
+        remarks = list(getattr(curve, "remarks", []))
+        if not several and hasattr(model, "remarks"):
+            from .inference.apply import encode
+
+            remarks += model.remarks(torch.from_numpy(encode(model, guide, rows[:100], draws=1)["z1"][0]))
+        evaluation = self.evaluate(rows, several)
+        exact = self.exact(rows)
+        self.say(evaluation.table())
+        if exact is not None:
+            self.say(f"log p(x)  = {exact['log_p']:.4f} nats per datum (exact)")
+        for remark in remarks:
+            self.say(f"note: {remark}")
+        write_outcome(self, rows, held_out, evaluation, exact, curve, remarks)
+        self.say(f"run folder: {self.out}  (open {self.out / 'report.html'})")
+        return 0
+
+    def fit_svi(self, train):
+        """Train by SVI with the plan's warm-up and decay."""
+        from .inference import Batches, Temper, fit
+
+        plan = self.config
+        draw = binarization(plan["binarize"]).draw if plan["binarize"] == "dynamic" else None
+        batches = Batches(train, plan["batch_size"], seed=plan["seed"], transform=draw)
+        total = plan["steps"] if plan["steps"] is not None else plan["epochs"] * len(batches)
+        rise = round(plan["warm_up"] * total)
+        record = fit(
+            self.model,
+            self.guide,
+            batches,
+            objective=make_objective(plan["objective"]),
+            optimizer=plan["lr"],
+            steps=total,
+            schedule=lambda step: plan["decay"] ** (step / total),
+            temper=Temper(steps=rise) if rise else None,
+            seed=plan["seed"],
+            out=self.out,
+            resume=self.resume,
+            progress=not self.quiet,
+        )
+        bound = "" if record.is_lower_bound else " (not a lower bound)"
+        self.say(f"{record.step} steps in {record.seconds:.1f} s; {record.objective}{bound}")
+        return record
+
+    def fit_em(self, train):
+        """Fit by exact EM and leave the same kind of checkpoint as SVI does."""
+        from .inference import fit_em
+        from .inference.checkpoint import save_state, write_atomically
+        from .inference.isolation import root_modules
+
+        record = fit_em(self.model, train, seed=self.config["seed"], progress=not self.quiet)
+        modules = [dict(m.state_dict()) for m in root_modules(self.model, self.guide)]
+        save_state(self.out / "checkpoint.npz", {"modules": modules, "params": {}})
+        lines = [f"{i},{value:.9g}" for i, value in enumerate(record.log_likelihoods)]
+        write_atomically(self.out / "history.csv", "\n".join(["step,log_likelihood", *lines, ""]).encode())
+        self.say(
+            f"EM: {record.steps} E steps in {record.seconds:.1f} s from {len(record.start_values)} start(s); "
+            f"training log p(x) = {record.log_likelihood:.4f} nats per datum"
+        )
+        return list(record.log_likelihoods)
+
+    def evaluate(self, rows, several):
+        """Importance-sample held-out log p(x)."""
+        from .inference import evaluate
+
+        num = max(self.config["samples"], GLOBAL_SAMPLES) if several else self.config["samples"]
+        return evaluate(self.model, self.guide, rows, num_samples=num, progress=not self.quiet)
+
+    def exact(self, rows):
+        """Exact log p(x) where the model knows it: mean and standard error."""
+        import torch
+
+        if not hasattr(self.model, "log_marginal"):
+            return None
+        with torch.no_grad():
+            values = self.model.log_marginal(rows).double()
+        error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return {"log_p": values.mean().item(), "log_p_error": error}
+
+
+def to_tensors(part):
+    """A data set's rows as a tensor, or a tuple of them."""
+    import torch
+
+    if isinstance(part, tuple):
+        return tuple(torch.from_numpy(np.ascontiguousarray(p)) for p in part)
+    return torch.from_numpy(np.ascontiguousarray(part))
+
+
+def run_report(folder):
+    """Carry out ``pyrarchy report``: evaluate a finished run again and rewrite its figures and report."""
+    folder = Path(folder)
+    config = read_config(folder)
+    pair = get_pair(config["pair"])
+    return Fit(pair, load_data(config["data"]), config, folder).finish(*load(folder), read_curve(folder))

@@ -1,0 +1,43 @@
+"""``pyrarchy new NAME``: a package with a model, a guide and a row to fill in, and the test that they must pass."""
+
+import datetime
+import keyword
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+FILES = {"model.py": "model.py.txt", "guide.py": "guide.py.txt", "row.py": "row.py.txt"}
+
+
+def run_new(name, folder="."):
+    """Write the package ``NAME/`` and ``test_NAME.py``; existing files are never overwritten. Returns 0."""
+    written = write_pair(name, folder)
+    print("\n".join(str(path) for path in written))
+    print(f"next: fill them in; run `python -m pytest test_{name}.py` and `pyrarchy check {name}.row:{name}`;")
+    print(f"      then `pyrarchy fit {name}.row:{name}`")
+    return 0
+
+
+def write_pair(name, folder="."):
+    """Write the files of a new pair and return their paths.
+
+    :raises ValueError: when the name is no Python identifier in lower case, or something of that name is there already.
+    """
+    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
+        raise ValueError(f"'{name}' cannot name a pair: give a Python identifier in lower case, such as my_pair")
+    folder = Path(folder)
+    package, test = folder / name, folder / f"test_{name}.py"
+    for path in (package, test):
+        if path.exists():
+            raise ValueError(f"{path} is there already; choose another name or folder")
+    title = "".join(part.capitalize() for part in name.split("_"))
+    words = {"name": name, "title": title, "year": datetime.date.today().year}
+    templates = files("pyrarchy") / "templates"
+    package.mkdir(parents=True)
+    content = {package / "__init__.py": f'"""The pair {name}: a model, a guide and the row that joins them."""\n'}
+    for target, template in FILES.items():
+        content[package / target] = Template((templates / template).read_text()).substitute(words)
+    content[test] = Template((templates / "test.py.txt").read_text()).substitute(words)
+    for path, text in content.items():
+        path.write_text(text)
+    return list(content)

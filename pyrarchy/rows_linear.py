@@ -1,0 +1,110 @@
+"""Rows of the linear-Gaussian pairs, whose answers are known exactly."""
+
+from .registry import Source, Training, pair
+
+
+def _varying_columns(data, options):
+    """Leave constant columns out when asked to; the image sets ask for it by themselves."""
+    import numpy as np
+
+    drop = options["drop_constant"]
+    if not (data.image_shape is not None if drop is None else drop):
+        return None
+    keep = np.flatnonzero(data.train.std(0) > 0)
+    return None if len(keep) == data.dim else keep
+
+
+@pair(
+    "factor_analysis",
+    model="FactorAnalysis",
+    guide="Exact",
+    density="z1 ~ N(0, I);  x | z1 ~ N(mean + W z1, diag(scale^2))",
+    likelihood="gaussian",
+    training=Training(method="em"),
+    picks=_varying_columns,
+    source=Source(
+        "Rubin, Donald B. and Thayer, Dorothy T.",
+        1982,
+        "EM algorithms for ML factor analysis",
+        "https://doi.org/10.1007/BF02293851",
+    ),
+    caution="The likelihood has several maxima on real data, and a column whose noise vanishes (Heywood case) sits on "
+    "the noise floor.",
+)
+def factor_analysis(data, *, z_dim=8, noise_floor=1e-4, drop_constant=None):
+    """Factor analysis with its exact posterior, fitted by exact EM from several starts."""
+    from .guides import Exact
+    from .zoo import FactorAnalysis
+
+    model = FactorAnalysis(data.dim, z_dim, noise_floor=noise_floor)
+    return model, Exact(model)
+
+
+@pair(
+    "ppca",
+    model="PPCA",
+    guide="Exact",
+    density="z1 ~ N(0, I);  x | z1 ~ N(mean + W z1, scale^2 I)",
+    likelihood="gaussian",
+    training=Training(method="em"),
+    source=Source(
+        "Tipping, Michael E. and Bishop, Christopher M.",
+        1999,
+        "Probabilistic principal component analysis",
+        "https://doi.org/10.1111/1467-9868.00196",
+    ),
+)
+def ppca(data, *, z_dim=8, noise_floor=1e-4):
+    """Probabilistic PCA with its exact posterior, fitted in closed form."""
+    from .guides import Exact
+    from .zoo import PPCA
+
+    model = PPCA(data.dim, z_dim, noise_floor=noise_floor)
+    return model, Exact(model)
+
+
+@pair(
+    "linear_vae",
+    model="PPCA",
+    guide="Amortized",
+    density="z1 ~ N(0, I);  x | z1 ~ N(mean + W z1, scale^2 I);  q(z1 | x) diagonal, linear in x",
+    likelihood="gaussian",
+    training=Training(epochs=200, batch_size=100, lr=1e-2, decay=0.01, objective="analytic"),
+    source=Source(
+        "Lucas, James and Tucker, George and Grosse, Roger and Norouzi, Mohammad",
+        2019,
+        "Don't blame the ELBO! A linear VAE perspective on posterior collapse",
+        "https://arxiv.org/abs/1911.02469",
+    ),
+)
+def linear_vae(data, *, z_dim=8):
+    """PPCA trained by SVI with a linear amortised guide: it reaches PPCA's maximum likelihood."""
+    from .guides import Amortized, Encoder
+    from .zoo import PPCA
+
+    model = PPCA(data.dim, z_dim)
+    return model, Amortized(model, Encoder(data.dim, (z_dim,), ((),), data.mean))
+
+
+@pair(
+    "gaussian_tree",
+    model="GaussianTree",
+    guide="Ladder",
+    density="z2 ~ N(0, 1);  z1 | z2 ~ N(a z2, z1_scale^2 I);  x | z1 ~ N(z1, x_scale^2 I)",
+    likelihood="gaussian",
+    data="gaussian_tree",
+    training=Training(epochs=60, batch_size=50, lr=1e-2, decay=0.01),
+    source=Source(
+        "Sonderby, Casper Kaae and Raiko, Tapani and Maaloe, Lars and Sonderby, Soren Kaae and Winther, Ole",
+        2016,
+        "Ladder variational autoencoders",
+        "https://arxiv.org/abs/1602.02282",
+    ),
+)
+def gaussian_tree(data):
+    """The smallest hierarchy with an exact answer: here a linear ladder reaches the posterior itself."""
+    from .guides import Encoder, Ladder
+    from .zoo import GaussianTree
+
+    model = GaussianTree(data.dim)
+    return model, Ladder(model, Encoder(data.dim, (data.dim, 1), ((), ())))

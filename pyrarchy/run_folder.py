@@ -1,0 +1,161 @@
+"""The folder that a fit leaves, and how to open it again.
+
+``config.json`` (what was asked), ``example.npz`` (a few rows, to build the pair anew), ``checkpoint.npz``,
+``history.csv``, ``result.json`` (final figures), ``posterior.nc`` (ArviZ), ``report.html`` and its PNGs.
+"""
+
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from .datasets import Dataset
+from .files import DataError
+from .registry import get_pair, select_columns
+
+EXAMPLE_ROWS = 16
+
+
+class RunError(ValueError):
+    """A folder that is not a run, or lacks what is asked of it."""
+
+
+def prepare(pair, data, options):
+    """The data set as a pair sees it, its columns chosen; returns (data set, kept columns or ``None``)."""
+    keep = pair.columns(data, options)
+    return (data if keep is None else select_columns(data, keep)), keep
+
+
+def write_config(folder, config, data):
+    """Start a run folder: its configuration and the rows from which the pair can be rebuilt.
+
+    Models with several arguments (eight schools) are rebuilt from all rows, the others from a few and the mean.
+    """
+    from .inference.checkpoint import write_atomically
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    several = isinstance(data.train, tuple)
+    arrays = {f"train{i}": part for i, part in enumerate(data.train)} if several else {"mean": data.mean}
+    if not several:
+        arrays["train0"] = data.train[:EXAMPLE_ROWS]
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomically(folder / "example.npz", content.getvalue())
+    write_json(folder / "config.json", config)
+
+
+def write_json(path, content):
+    """Write JSON in one step; numbers that are not finite become null, which every reader takes."""
+    from .inference.checkpoint import write_atomically
+
+    write_atomically(path, (json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def plain(value):
+    """A value as JSON can hold it: numpy to Python, keys to strings, what is not finite to ``None``."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_config(run):
+    """The configuration of a run.
+
+    :raises RunError: when the folder is not a run.
+    """
+    path = Path(run) / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RunError(f"{run}: not a run folder (it has no config.json); give the --out of a fit") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error})") from None
+
+
+class _Example(Dataset):
+    """The rows kept in a run folder, with the mean of the data that they come from."""
+
+    @property
+    def mean(self):
+        return self.__dict__["_mean"] if "_mean" in self.__dict__ else super().mean
+
+
+def read_example(run):
+    """The rows kept with a run, as a data set from which its pair can be built."""
+    path = Path(run) / "example.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error})") from None
+    parts = tuple(arrays[f"train{i}"] for i in range(len(arrays) - ("mean" in arrays)))
+    name = read_config(run)["data"]
+    if "mean" not in arrays:
+        return Dataset(name, parts)
+    example = _Example(name, parts[0])
+    example.__dict__["_mean"] = arrays["mean"]
+    return example
+
+
+def load(run):
+    """The fitted pair of a run folder.
+
+    :param run: the folder, as given to ``pyrarchy fit --out``.
+    :returns: ``(model, guide)`` in evaluation mode, with the weights of the newest readable checkpoint.
+    :raises RunError, CheckpointError: when the folder is not a run or its checkpoint cannot be read.
+    """
+    from .inference.checkpoint import load_latest
+    from .inference.loop import load_modules
+
+    config = read_config(run)
+    model, guide = get_pair(config["pair"])(read_example(run), seed=config["seed"], **_options(config))
+    state, _, _ = load_latest(Path(run) / "checkpoint.npz")
+    load_modules(model, guide, state)
+    model.eval()
+    if hasattr(guide, "eval"):
+        guide.eval()
+    return model, guide
+
+
+def _options(config):
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in config["options"].items()}
+
+
+def select_rows(run, data):
+    """New data as a run's pair takes them: its columns, and the number of them checked.
+
+    :raises DataError: when the data have other columns than the run's.
+    """
+    config = read_config(run)
+    if isinstance(data.train, tuple):
+        return data
+    if data.dim != config["x_dim"]:
+        raise DataError(f"{data.name}: {data.dim} columns, but the run {run} was fitted to {config['x_dim']}")
+    return data if config["columns"] is None else select_columns(data, np.asarray(config["columns"]))
+
+
+def read_curve(run):
+    """The training curve of a run: a :class:`~pyrarchy.inference.Record`, or the log-likelihoods of EM as a list."""
+    from .inference.checkpoint import load_latest
+    from .inference.record import Record
+    from .objectives import make_objective
+
+    config = read_config(run)
+    if config["method"] == "em":
+        lines = (Path(run) / "history.csv").read_text().splitlines()[1:]
+        return [float(line.split(",")[1]) for line in lines]
+    state, _, remark = load_latest(Path(run) / "checkpoint.npz")
+    objective = make_objective(config["objective"])
+    record = Record(repr(objective), objective.is_lower_bound, step=state["step"], remarks=[remark] if remark else [])
+    for curve, values in state["record"].items():
+        setattr(record, curve, values.tolist())
+    return record

@@ -1,0 +1,114 @@
+"""The end of a fit: draws for ArviZ, pictures, final figures, and the report of a run folder."""
+
+from pathlib import Path
+
+from .figures import Canvas, by_depth, pictures
+from .report import Estimate, Layer, ReportContent, write_report
+from .run_folder import write_json
+
+DRAWN_ROWS = 50
+LOCAL_DRAWS = 200
+GLOBAL_DRAWS = 2000
+
+
+def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks):
+    """Write posterior.nc, the PNGs, result.json and report.html of a fit."""
+    from .inference import groups
+    from .inference.checkpoint import write_atomically
+    from .plots import png
+
+    out, prepared = Path(fit.out), fit.prepared
+    several = isinstance(rows, tuple)
+    idata = posterior(fit.model, fit.guide, rows, prepared, curve)
+    groups.save(idata, out / "posterior.nc")
+    labels = prepared.test_labels if held_out else prepared.train_labels
+    canvas = None if several else Canvas(fit.whole, fit.columns)
+    figures = pictures(fit.pair, fit.model, fit.guide, canvas, None if several else rows, labels, evaluation, curve)
+    table = {}
+    if several:
+        summary = groups.summary(idata, prob=0.9)
+        table = summary.round(4).to_dict("index")
+        figures["forest"] = forest(fit.pair.name, summary)
+    for name, figure in figures.items():
+        write_atomically(out / f"{name}.png", png(figure))
+    write_json(out / "result.json", result(fit, evaluation, exact, curve, held_out, remarks))
+    write_report(out, content(fit, prepared, held_out, evaluation, exact, figures, table, remarks))
+
+
+def posterior(model, guide, rows, data, curve):
+    """Draws for ArviZ: all of a global posterior, or the first rows of a local one."""
+    from .inference import to_inference_data
+
+    record = curve if hasattr(curve, "losses") else None
+    if isinstance(rows, tuple):
+        coords = {"school": data.coords["school"]} if "school" in data.coords else None
+        return to_inference_data(model, guide, rows, num_samples=GLOBAL_DRAWS, record=record, coords=coords)
+    return to_inference_data(model, guide, (rows,), num_samples=LOCAL_DRAWS, rows=slice(DRAWN_ROWS), record=record)
+
+
+def forest(name, summary):
+    """Means and 90 % intervals of a global posterior."""
+    from . import plots
+
+    low, high = (c for c in summary.columns if c.startswith("eti"))
+    return plots.forest({name: {v: (row["mean"], row[low], row[high]) for v, row in summary.iterrows()}})
+
+
+def result(fit, evaluation, exact, curve, held_out, remarks):
+    """The final figures as plain numbers."""
+    from ._version import __version__
+
+    last = {"objective": "EM", "train_log_p": curve[-1]} if isinstance(curve, list) else {
+        "objective": curve.objective,
+        "is_lower_bound": curve.is_lower_bound,
+        "steps": curve.step,
+        "last_loss": curve.losses[-1],
+        "last_value": curve.values[-1],
+    }  # fmt: skip
+    return {
+        "pair": fit.pair.name,
+        "evaluated_on": "held-out data" if held_out else "training data",
+        **evaluation.figures(),
+        **({"exact_log_p": exact["log_p"], "exact_log_p_error": exact["log_p_error"]} if exact else {}),
+        "training": last,
+        "remarks": remarks,
+        "pyrarchy": __version__,
+    }
+
+
+def content(fit, data, held_out, evaluation, exact, figures, table, remarks):
+    """What the report shows."""
+    active = evaluation.active_units()
+    layers = [Layer(n, evaluation.rates[n], *active.get(n, (None, None))) for n in by_depth(evaluation.rates)]
+    note = f"lower bound in expectation, {evaluation.num_samples} importance samples"
+    log_px = Estimate(evaluation.mean_log_p, evaluation.error_log_p, note)
+    if exact is not None:
+        log_px = Estimate(exact["log_p"], exact["log_p_error"], "exact")
+    plan = fit.config
+    where = "held-out data" if held_out else "training data (none was held out)"
+    budget = f"{plan['epochs']} epochs" if plan["epochs"] else f"{plan['steps']} steps"
+    return ReportContent(
+        title=f"{fit.pair.name} on {plan['data']}",
+        pair=f"{fit.pair.model} + {fit.pair.guide}",
+        density=fit.pair.density,
+        source=f"{fit.pair.source.authors} ({fit.pair.source.year})",
+        source_link=fit.pair.source.link,
+        data=f"{plan['data']}, binarisation: {plan['binarize']}; figures on {where}",
+        objective="exact EM" if plan["method"] == "em" else plan["objective"],
+        budget="to convergence" if plan["method"] == "em" else f"{budget}, batch {plan['batch_size'] or 'whole'}",
+        warnings=tuple(remarks + collapsed(layers) + ([fit.pair.caution] if fit.pair.caution else [])),
+        log_px=log_px,
+        log_px_name="log p(x), held out" if held_out else "log p(x) of the data fitted",
+        elbo=Estimate(evaluation.mean_elbo, None, "evidence lower bound"),
+        k_hat=evaluation.k_hat,
+        layers=layers,
+        posterior=table,
+        config={k: v for k, v in plan.items() if k not in ("columns",)},
+        **{name: figure for name, figure in figures.items()},
+    )
+
+
+def collapsed(layers):
+    """A sentence that names the layers that hold nothing."""
+    names = [layer.site for layer in layers if layer.word == "collapsed"]
+    return [f"Collapsed to the prior: {', '.join(names)}. These layers carry nothing about x."] if names else []
