@@ -14,6 +14,8 @@ import torch
 from pyro.distributions.util import broadcast_shape
 from pyro.infer.autoguide import AutoMessenger
 from pyro.nn.module import pyro_method
+from pyro.poutine.runtime import get_plates
+from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 
 
@@ -51,11 +53,18 @@ class Guide(AutoMessenger):
 
         :returns: dictionary of all sample sites' values, latent and observed.
         """
-        self.evidence = self.encode(*args, **kwargs)
+        state = self.__dict__  # ten times faster than assignment to an attribute of a PyroModule
+        state["evidence"] = self.encode(*args, **kwargs)
+        state["args_kwargs"] = args, kwargs
+        state["_outer_plates"] = tuple(frame.name for frame in get_plates())
         try:
-            return super().__call__(*args, **kwargs)
+            with self:
+                self.model(*args, **kwargs)
         finally:
-            del self.evidence
+            for name in ("evidence", "args_kwargs", "_outer_plates"):
+                state.pop(name, None)
+        nodes = self.trace.nodes.items()
+        return {name: site["value"] for name, site in nodes if site["type"] == "sample" and not site_is_subsample(site)}
 
     def encode(self, *args, **kwargs):
         """What :meth:`posterior` needs of the data, computed once per pass and kept in ``self.evidence``."""
@@ -72,6 +81,21 @@ class Guide(AutoMessenger):
     def get_posterior(self, name, prior):
         """The name that Pyro's AutoMessenger asks for."""
         return self.posterior(name, prior)
+
+    def get_traces(self):
+        """The traces ``(model_trace, guide_trace)`` of the last call, without subsample sites.
+
+        As Pyro's own, in one walk over the sites: Pyro copies the whole trace three times, and asks twice a pass.
+        """
+        model_trace, guide_trace = Trace(), Trace()
+        for name, site in self.trace.nodes.items():
+            if site_is_subsample(site):
+                continue
+            if site["type"] == "sample" and not site["is_observed"]:
+                guide_trace.add_node(name, **site)
+                site = {**site, "fn": site["infer"]["prior"]}
+            model_trace.add_node(name, **site)
+        return model_trace, guide_trace
 
     def is_top(self):
         """Whether no latent of plate ``data`` has been sampled above the present site; globals do not count."""
@@ -93,11 +117,11 @@ class Guide(AutoMessenger):
                 f"posterior('{self._asking}') sampled the site '{name}': its density would cancel from the bound "
                 "silently. Return a distribution for each site of the model and sample nothing inside posterior()."
             )
-        self._asking = name
+        self.__dict__["_asking"] = name
         try:
             q = self.get_posterior(name, prior)
         finally:
-            self._asking = None
+            self.__dict__["_asking"] = None
         if isinstance(q, torch.Tensor):
             q = dist.Delta(q, event_dim=prior.event_dim)
         if not isinstance(q, torch.distributions.Distribution):

@@ -21,7 +21,7 @@ class BottomUp(PyroModule):
 
     :param int x_dim: dimension of a datum.
     :param z_dims: dimension of each layer, bottom first.
-    :param hidden: per layer, the widths of its block, bottom first.
+    :param hidden: per layer, the widths of its block, bottom first; an empty sequence for a linear layer.
     :param x_mean: (x_dim,) subtracted from the data; zero by default.
     :param activation: class of the nonlinearity.
     """
@@ -32,7 +32,7 @@ class BottomUp(PyroModule):
             raise ValueError(f"z_dims and hidden need one entry a layer, not {len(z_dims)} and {len(hidden)}")
         inputs = (x_dim, *z_dims[:-1])
         self.layers = nn.ModuleList(
-            nn.Sequential(mlp((i, *widths), activation), NormalHead(widths[-1], z))
+            nn.Sequential(mlp((i, *widths), activation), NormalHead((i, *widths)[-1], z))
             for i, widths, z in zip(inputs, hidden, z_dims, strict=True)
         )
         mean = torch.zeros(x_dim) if x_mean is None else torch.as_tensor(x_mean, dtype=torch.get_default_dtype())

@@ -21,7 +21,7 @@ class Encoder(nn.Module):
 
     >>> import torch
     >>> encoder = Encoder(6, z_dims=(3, 2), hidden=(5, (4,)))
-    >>> {name: tuple(q.loc.shape) for name, q in encoder(torch.zeros(7, 6)).items()}
+    >>> {name: tuple(q.mean.shape) for name, q in encoder(torch.zeros(7, 6)).items()}
     {'z1': (7, 3), 'z2': (7, 2)}
     """
 

@@ -32,7 +32,7 @@ def _arguments(data):
     data="eight_schools",
     likelihood="own",
     source=RUBIN_1981,
-    training=Training(steps=3000, lr=2e-2, decay=0.01, objective="elbo:16"),
+    training=Training(steps=3000, lr=3e-2, decay=0.0, objective="elbo:128"),
 )
 def eight_schools(data):
     """Eight schools, non-centred, with a full-rank Gaussian guide."""
@@ -51,7 +51,7 @@ def eight_schools(data):
     data="eight_schools",
     likelihood="own",
     source=RUBIN_1981,
-    training=Training(steps=3000, lr=2e-2, decay=0.01, objective="elbo:16"),
+    training=Training(steps=2000, lr=3e-2, decay=0.0, objective="elbo:16"),
 )
 def eight_schools_mean_field(data):
     """Eight schools, non-centred, with a mean-field guide."""
@@ -70,7 +70,7 @@ def eight_schools_mean_field(data):
     data="eight_schools",
     likelihood="own",
     source=RUBIN_1981,
-    training=Training(steps=4000, lr=5e-3, decay=0.01, objective="elbo:16"),
+    training=Training(steps=2000, lr=2e-2, decay=0.0, objective="elbo:16"),
 )
 def eight_schools_iaf(data):
     """Eight schools, non-centred, with an inverse autoregressive flow over all latents."""
@@ -90,7 +90,7 @@ def eight_schools_iaf(data):
     likelihood="own",
     source=RUBIN_1981,
     caution=FUNNEL,
-    training=Training(steps=3000, lr=2e-2, decay=0.01, objective="elbo:16"),
+    training=Training(steps=2000, lr=3e-2, decay=0.0, objective="elbo:16"),
 )
 def eight_schools_centred(data):
     """Eight schools, centred, with a mean-field guide: the textbook example of a posterior not to be trusted."""
