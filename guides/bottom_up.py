@@ -30,10 +30,10 @@ class BottomUp(PyroModule):
         super().__init__("guide")
         if len(z_dims) != len(hidden) or not z_dims:
             raise ValueError(f"z_dims and hidden need one entry a layer, not {len(z_dims)} and {len(hidden)}")
-        inputs = (x_dim, *z_dims[:-1])
+        inputs, blocks = (x_dim, *z_dims[:-1]), [(h, h) if isinstance(h, int) else tuple(h) for h in hidden]
         self.layers = nn.ModuleList(
             nn.Sequential(mlp((i, *widths), activation), NormalHead((i, *widths)[-1], z))
-            for i, widths, z in zip(inputs, hidden, z_dims, strict=True)
+            for i, widths, z in zip(inputs, blocks, z_dims, strict=True)
         )
         mean = torch.zeros(x_dim) if x_mean is None else torch.as_tensor(x_mean, dtype=torch.get_default_dtype())
         self.register_buffer("x_mean", mean.clone())

@@ -51,16 +51,18 @@ class IAF(Amortized):
 
     :param model: the model.
     :param encoder: an :class:`~pyrarchy.guides.Encoder`; its block outputs are the contexts.
-    :param int steps: flow steps per site.
+    :param int steps: flow steps per site of two dimensions or more.
     :param hidden: widths of each step's masked network.
     """
 
     def __init__(self, model, encoder, steps=2, hidden=(64,)):
         super().__init__(model, encoder)
+        # An affine step on one dimension leaves a Gaussian a Gaussian: such a site keeps the one it has.
         self.flows = nn.ModuleDict(
             {
                 f"z{i}": GatedFlow(head.loc.out_features, head.loc.in_features, steps, hidden)
                 for i, head in enumerate(encoder.heads, 1)
+                if head.loc.out_features > 1
             }
         )
 
@@ -73,4 +75,4 @@ class IAF(Amortized):
     def posterior(self, name, prior):
         """The Gaussian pushed through the site's flow."""
         base, context = self.message(name)
-        return self.flows[name](base, context)
+        return self.flows[name](base, context) if name in self.flows else base

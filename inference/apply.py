@@ -34,8 +34,7 @@ def encode(model, guide, data, *, draws=None, seed=0, plates=1, rows_per_pass=50
         out = {}
         for name, site in guide_trace.nodes.items():
             if is_latent(site) and not site["infer"].get("is_auxiliary"):
-                value = site["value"] if draws is not None else _mean(site)
-                out[name] = value
+                out[name] = _per_draw(site["value"] if draws is not None else _mean(site), site, num)
         return out
 
     return _over_rows(model, guide, data, latents, draws, seed, plates, rows_per_pass)
@@ -49,11 +48,11 @@ def reconstruct(model, guide, data, *, draws=None, seed=0, plates=1, rows_per_pa
     """
 
     def images(args, num):
-        model_trace, guide_trace = trace_pair(model, guide, args, num_particles=num, plates=plates)
+        model_trace, _ = trace_pair(model, guide, args, num_particles=num, plates=plates)
         observed = sites_of(model_trace, "data")
         if draws is None:
-            return {name: site["fn"].mean for name, site in observed.items()}
-        return {name: site["fn"].sample() for name, site in observed.items()}
+            return {name: _per_draw(site["fn"].mean, site, num) for name, site in observed.items()}
+        return {name: _per_draw(site["fn"].sample(), site, num) for name, site in observed.items()}
 
     return _over_rows(model, guide, data, images, draws, seed, plates, rows_per_pass)
 
@@ -81,14 +80,14 @@ def sample(model, args, num, *, mean=False, seed=0, plates=1):
             repeats = -(-num // rows)
             args = tuple(a.repeat(repeats, *[1] * (a.dim() - 1))[:num] for a in args)
         outer = pyro.plate("particles", num, dim=-1 - plates) if not local and num > 1 else FixAndFree({})
+        pyro.set_rng_seed(seed)  # again: the numbers must not depend on how many rows the example has
         with outer, FixAndFree({}, observed):
             trace = prune_subsample_sites(poutine.trace(model).get_trace(*args))
         out = {}
         for name in [*latents, *observed]:
             site = trace.nodes[name]
             value = site["fn"].mean if mean and name in observed else site["value"]
-            value = value if local or num > 1 else value.unsqueeze(0)
-            out[name] = _squeeze(value, site).cpu().numpy()
+            out[name] = (value if local else _per_draw(value, site, num)).cpu().numpy()
         return out
 
 
@@ -127,8 +126,9 @@ def _mean(site):
     return mean if torch.isfinite(mean).all() else site["value"]
 
 
-def _squeeze(value, site):
-    """Drop the singleton axes between the draws and the site's own plates."""
+def _per_draw(value, site, num):
+    """Bring a value of a pass with ``num`` draws to (num, ...), without singleton axes of plates it is not in."""
+    value = value if num > 1 else value.unsqueeze(0)
     own = value.dim() - site["fn"].event_dim
     plates = {f.dim for f in site["cond_indep_stack"] if f.vectorized}
     extra = [i for i in range(1, own) if i - own not in plates and value.shape[i] == 1]
@@ -148,11 +148,7 @@ def _over_rows(model, guide, data, compute, draws, seed, plates, rows_per_pass):
         parts = []
         for start in range(0, size, step):
             chunk = tuple(a[start : start + step] for a in args) if local else args
-            shape = compute(chunk, num)
-            part = {}
-            for name, value in shape.items():
-                value = value if num > 1 else value.unsqueeze(0)
-                part[name] = (value.mean(0) if draws is None else value).cpu().numpy()
-            parts.append(part)
+            found = compute(chunk, num).items()
+            parts.append({name: (v.mean(0) if draws is None else v).cpu().numpy() for name, v in found})
     axis = 0 if draws is None else 1
     return {n: np.concatenate([p[n] for p in parts], axis) if local else parts[0][n] for n in parts[0]}

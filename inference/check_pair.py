@@ -1,9 +1,11 @@
 """Check a pair before trusting it: sites, shapes, gradients, particles, and that no datum's figure leans on another's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyro
 import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 
 from .bound import Bound
 from .elbo import ELBO
@@ -42,7 +44,8 @@ def check_pair(model, guide, *args, objective=None, plates=1):
     """Run a pair once in every way that a driver will and raise on the first thing that is wrong.
 
     Checked: root names; latent sites of model and guide agree; the first loss is finite; every parameter gets a
-    gradient; shapes hold under particles; the value of a datum does not depend on the other rows of its batch.
+    gradient; the model scores each particle as it would alone; the value of a datum does not depend on the other rows
+    of its batch.
 
     :param args: the model's arguments, a small batch.
     :param objective: the objective to check with; ELBO by default.
@@ -58,6 +61,9 @@ def check_pair(model, guide, *args, objective=None, plates=1):
             with torch.no_grad():
                 terms = ELBO(num_particles=3, plates=plates).terms(model, guide, *args)
             local = terms.layout.data_dim is not None
+            if local and terms.scale == 1.0:
+                with torch.no_grad():
+                    _check_particles(model, args, terms)
             if local and terms.layout.batch > 1:
                 _check_rows(model, guide, args, plates)
 
@@ -80,6 +86,23 @@ def _family(fn):
     while isinstance(fn, torch.distributions.Independent):
         fn = fn.base_dist
     return type(fn).__name__
+
+
+def _check_particles(model, args, terms):
+    """Each particle alone must score as it did among the others: a network may have folded them into the batch."""
+    alone = replace(terms.layout, num_particles=1)
+    for k in range(terms.layout.num_particles):
+        given = {name: z[k] for name, z in terms.values.items()}
+        trace = poutine.trace(poutine.condition(model, given)).get_trace(*args)
+        for name, among in {**terms.log_p, **terms.log_obs}.items():
+            site = trace.nodes[name]
+            log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+            row = alone.table(scale_and_mask(log_prob, 1.0, site["mask"]), site)[0]
+            if not torch.allclose(row, among[k], rtol=1e-3, atol=1e-3):
+                raise ValueError(
+                    f"site '{name}': the log-probability of a particle changes when other particles stand beside it. "
+                    "Networks must act on the last dimension alone: particles come as a dimension left of the batch."
+                )
 
 
 def _check_rows(model, guide, args, plates):

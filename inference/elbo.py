@@ -18,11 +18,11 @@ class ELBO(Bound):
 
     def reduce(self, terms):
         """Mean over particles of log_lik + log p - log q; (B,)."""
+        if not terms.temperature:
+            return terms.log_w.mean(0)
         value = sum(terms.tempered(n, v) for n, v in terms.log_obs.items())
-        if terms.temperature:
-            sites = terms.paired_sites()
-            return (value + sum(terms.tempered(n, terms.log_p[n] - terms.log_q[n]) for n in sites)).mean(0)
-        return terms.log_w.mean(0)
+        sites = terms.paired_sites()
+        return (value + sum(terms.tempered(n, terms.log_p[n] - terms.log_q[n]) for n in sites)).mean(0)
 
 
 class AnalyticELBO(Bound):
@@ -84,6 +84,15 @@ class FreeBits(Bound):
             raise ValueError(f"free must be a number of nats >= 0, not {free!r}")
         super().__init__(num_particles, plates)
         self.free = float(free)
+
+    def check(self, terms):
+        super().check(terms)
+        sites = terms.paired_sites()
+        if not terms.top_down:
+            raise ValueError(
+                f"the guide samples {list(terms.q)} but the model {sites}: log q - log p of a site is then not its KL, and "
+                "a floor under it means nothing. Use ELBO, or a guide that samples in the model's order."
+            )
 
     def reduce(self, terms):
         """log_lik minus the floored batch means, (B,); rows share the KL."""

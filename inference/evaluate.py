@@ -32,7 +32,7 @@ class Evaluation:
     :ivar ess: (N,) effective number of the K samples.
     :ivar dict rates: latent site -> mean KL(q || p) at that site given the samples above it, nats per datum.
     :ivar dict variances: local latent site -> (units,) variance over the data of the posterior mean.
-    :ivar int num_samples: K.
+    :ivar int num_samples: K, the importance samples per datum.
     """
 
     log_p: np.ndarray

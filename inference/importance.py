@@ -27,7 +27,7 @@ class WeightBound(Bound):
 class ImportanceWeighted(WeightBound):
     """The importance-weighted bound L_K: non-decreasing in K, the ELBO at K = 1, log p(x) in the limit.
 
-    :param int num_particles: K.
+    :param int num_particles: K, the samples per datum.
     """
 
     def reduce(self, terms):
@@ -42,7 +42,7 @@ class Renyi(WeightBound):
     For alpha < 0 it is not a lower bound and says so.
 
     :param float alpha: any real number.
-    :param int num_particles: K.
+    :param int num_particles: K, the samples per datum.
     """
 
     def __init__(self, alpha, num_particles=1, plates=1):
@@ -53,6 +53,7 @@ class Renyi(WeightBound):
 
     @property
     def is_lower_bound(self):
+        """Whether alpha >= 0."""
         return self.alpha >= 0
 
     def reduce(self, terms):

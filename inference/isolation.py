@@ -11,13 +11,15 @@ from contextlib import contextmanager
 import numpy as np
 import pyro
 import torch
+from pyro import poutine
 from pyro.nn import PyroModule
 from torch import nn
 
 
 def root_modules(*roots):
-    """The modules behind callables: a module itself, or the module that a bound method belongs to."""
-    owners = (getattr(root, "__self__", root) for root in roots)
+    """The modules behind callables: a module itself, or what a handler wraps, or the owner of a bound method."""
+    callables = (poutine.unwrap(root) for root in roots)
+    owners = (getattr(root, "__self__", root) for root in callables)
     return [owner for owner in owners if isinstance(owner, nn.Module)]
 
 

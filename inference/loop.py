@@ -1,13 +1,14 @@
 """The training loop of :func:`~pyrarchy.inference.fit`: its state, one step, and what a checkpoint holds of it."""
 
 import math
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pyro
 import torch
+from pyro.nn import PyroModule
 
 from .bound import Bound
 from .checkpoint import load_latest, save_state, write_atomically
@@ -56,6 +57,7 @@ class Loop:
             self.parameters, _ = preflight(model, guide, objective, first, whole=whole, single=single)
         set_rng_state(before)
         self.tensors = list(self.parameters.values())
+        self.plain = plain_submodules(model, guide)
         factory = optimizer if callable(optimizer) else adam(float(optimizer))
         self.optimizer = factory(self.tensors)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -126,7 +128,8 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         objective = self.objective
         if isinstance(objective, Bound):
-            terms = objective.terms(self.model, self.guide, *batch)
+            with unannounced(self.plain):
+                terms = objective.terms(self.model, self.guide, *batch)
             size = self.sizes.setdefault(shapes, terms.layout.batch)
             per_datum = objective.reduce(terms)
             loss = -per_datum.sum() / size
@@ -198,6 +201,29 @@ class Loop:
         self.epoch, self.consumed = state["place"]["epoch"], state["place"]["consumed"]
         self.epoch_rng = state["epoch_rng"]
         set_rng_state(state["rng"])
+
+
+def plain_submodules(*roots):
+    """The places (owner, name) of the roots' submodules that are no PyroModule but belong to one."""
+    owners = [m for root in root_modules(*roots) for m in root.modules() if isinstance(m, PyroModule)]
+    return [(owner, n) for owner in owners for n, m in owner._modules.items() if not isinstance(m, PyroModule)]
+
+
+@contextmanager
+def unannounced(places):
+    """Read plain submodules without the ``pyro.param`` statement that a PyroModule makes for each of their tensors.
+
+    The statements tell ``pyro.infer.SVI`` what to train and have no effect on a value; ``fit`` knows its parameters from
+    the preflight. An entry in the instance's dictionary is found before ``PyroModule.__getattr__``, which makes them.
+    """
+    present = [(owner, name) for owner, name in places if name in owner._modules]
+    for owner, name in present:
+        owner.__dict__[name] = owner._modules[name]
+    try:
+        yield
+    finally:
+        for owner, name in present:
+            owner.__dict__.pop(name, None)
 
 
 def _length(batches):

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from pyro import poutine
 from pyro.infer import RenyiELBO, ReweightedWakeSleep, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoGuide, AutoNormalMessenger, AutoRegressiveMessenger
 from pyro.nn import PyroModule
@@ -27,8 +28,11 @@ def check_root_names(model, guide):
         )
 
 
-def named_parameters(model, guide):
-    """All trainable tensors by name, each once: those of the modules, then free ``pyro.param`` of the present store."""
+def named_parameters(model, guide, free=None):
+    """All trainable tensors by name, each once: those of the modules, then free ``pyro.param`` of the present store.
+
+    :param free: store names to take; all by default. The store may still hold those of an earlier pair.
+    """
     import pyro
 
     out, seen = {}, set()
@@ -39,9 +43,9 @@ def named_parameters(model, guide):
                     seen.add(id(parameter))
                     out[f"{prefix}.{name}"] = parameter
     store = pyro.get_param_store()
-    for name, constrained in store.named_parameters():
-        parameter = constrained
-        if parameter.requires_grad and id(parameter) not in seen:
+    for name, parameter in store.named_parameters():
+        wanted = free is None or name in free
+        if wanted and parameter.requires_grad and id(parameter) not in seen:
             seen.add(id(parameter))
             out[f"param.{name}"] = parameter
     return out
@@ -146,11 +150,12 @@ def preflight(model, guide, objective, batch, *, whole=True, single=True):
     kept = {name: p.grad for name, p in parameters.items()}
     for p in parameters.values():
         p.grad = None
-    loss = objective.loss_and_grads(model, guide, *batch)
+    with poutine.trace(param_only=True) as used:
+        loss = objective.loss_and_grads(model, guide, *batch)
     loss = loss[0] if isinstance(loss, tuple) else loss
     if not math.isfinite(loss):
         raise ValueError(f"the first loss is {loss}: {non_finite_sites(model_trace, guide_trace)}")
-    parameters = named_parameters(model, guide)  # lazily made parameters exist now
+    parameters = named_parameters(model, guide, set(used.trace.nodes))  # lazily made parameters exist now
     check_gradients(parameters)
     for name, p in parameters.items():
         p.grad = kept.get(name)

@@ -52,12 +52,12 @@ class Terms:
     @property
     def log_lik(self):
         """log p(x | z), (K, B)."""
-        return sum(self.log_obs.values())
+        return _total(self.log_obs)
 
     @property
     def log_w(self):
         """The log importance weight, (K, B), free of scales and temperatures."""
-        return self.log_lik + sum(self.log_p.values()) - sum(self.log_q.values())
+        return self.log_lik + _total(self.log_p) - _total(self.log_q)
 
     def tempered(self, name, value):
         """A site's entry times its temperature."""
@@ -76,6 +76,11 @@ class Terms:
                 "Use a bound on the total weight (ELBO, ImportanceWeighted, Renyi), or a guide with one density a site."
             )
         return list(self.log_p)
+
+
+def _total(table):
+    values = list(table.values())
+    return sum(values[1:], start=values[0]) if values else 0.0  # not 0 + first: that is one node more in the graph
 
 
 @dataclass(frozen=True)
@@ -131,10 +136,9 @@ def trace_pair(model, guide, args=(), kwargs=None, *, num_particles=1, plates=1)
                     "ignored: build the guide with this model, and put handlers around the whole call."
                 )
             guide(*args, **kwargs)
-            model_trace, guide_trace = messenger.get_traces()
-        else:
-            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+            return messenger.get_traces()  # subsample sites are removed already
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
 

@@ -5,8 +5,9 @@ r"""Maximum-likelihood factor analysis on sufficient statistics: many short clim
     \max_{W, \Psi}\ -\tfrac12 \left[ D \ln 2\pi + \ln |W W^\top + \Psi| + \mathrm{tr}\,(W W^\top + \Psi)^{-1} S \right],
     \qquad \Psi_{jj} \ge \text{noise\_floor} \cdot S_{jj}
 
-The likelihood has several maxima, and the best often puts a column's noise on the floor (a Heywood case): without a
-floor it is unbounded. So some starts let a factor run through one column each, the others are principal components and
+The likelihood has several maxima, and the best often puts a column's noise on the floor (a Heywood case). Where S is
+singular the likelihood is unbounded without a floor; else ``-[D ln 2 pi + ln|S| + D] / 2`` bounds it, and the floor keeps
+the arithmetic finite. So some starts let a factor run through one column each, the others are principal components and
 random draws. The work is done on the correlation matrix: the fit does not depend on the columns' units.
 
 Source: Rubin and Thayer (1982), https://doi.org/10.1007/BF02293851; Liu, Rubin and Wu (1998), PX-EM,
@@ -31,6 +32,8 @@ _RANDOM = 4  # random candidates per start climbed to the end
 _SHORT = 40  # EM steps of a candidate
 _LOOSE = 100.0  # times ``tol`` for all starts; the best alone is climbed to ``tol`` itself
 _LONGEST_STEP = 1e4  # an EM rate of 1 - 1e-4; longer extrapolations only meet the safeguard
+_LITTLE_NOISE = 1e-2  # of a column's variance: such a column is tried on the floor
+_SETTLE = 3  # EM steps by which the loadings follow it there
 
 
 class HeywoodWarning(UserWarning):
@@ -92,6 +95,25 @@ class _Climb:
                 break
         return self
 
+    def touch_floor(self):
+        """Put columns of little noise on the floor where that is higher; returns whether any went.
+
+        A Heywood column nears the floor as one over the number of steps: a climb that ends by its gain stops short.
+        """
+        moved = False
+        noise = self.point[1]
+        for column in np.flatnonzero((noise < max(_LITTLE_NOISE, 3.0 * self.floor)) & (noise > self.floor)):
+            loadings, noise, _ = self.point
+            noise = noise.copy()
+            noise[column] = self.floor
+            point = self.evaluate(loadings, noise)
+            for _ in range(_SETTLE):
+                point = self.evaluate(*self.step(point))
+            if point[2].log_likelihood > self.trace[-1]:
+                self.move(point)
+                moved = True
+        return moved
+
 
 class _AcceleratedClimb(_Climb):
     """``advance`` is a SQUAREM cycle on the parameter-expanded EM step."""
@@ -138,7 +160,7 @@ def fit_factor_analysis(
     if not 0.0 < noise_floor < 1.0:
         raise ValueError(
             f"noise_floor: {noise_floor} given; a fraction of a column's variance between 0 and 1 is needed, because "
-            "without a floor the likelihood of a Heywood case is unbounded: 1e-4 is usual."
+            "the noise of a Heywood case goes to zero: 1e-4 is usual."
         )
     check_statistics(statistics, z_dim, names)
     deviation = np.sqrt(np.diag(statistics.covariance))
@@ -149,6 +171,8 @@ def fit_factor_analysis(
     ranked = sorted(pool[1:], key=lambda c: c.trace[-1], reverse=True)
     climbs = [c if c.converged else c.run(_LOOSE * tol, max_iter) for c in [pool[0], *ranked[: starts - 1]]]
     best = max(climbs, key=lambda c: c.trace[-1]).run(tol, max_iter)
+    if best.converged and best.touch_floor():
+        best.run(tol, max_iter)
 
     jacobian = np.log(deviation).sum()  # from densities of standardised columns to densities in the data's units
     loadings, noise, _ = best.point
