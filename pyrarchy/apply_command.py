@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .binarize import binarization, support_of
+from .binarize import LIKELIHOODS, binarization, support_of
 from .datasets import Dataset, load_data
 from .files import DataError, read_table
+from .registry import get_pair
 from .run_folder import load, read_config, read_example, select_rows
 
 
@@ -19,11 +20,15 @@ def run_apply(args):
     out = Path(args.out)
     if out.suffix not in (".npz", ".npy"):
         raise ValueError(f"--out {out}: give a .npz (all sites) or .npy (one site) file")
+    if not out.parent.is_dir():
+        raise DataError(f"{out}: there is no folder {out.parent}; make it first")
+    if args.command == "sample" and args.num and args.draws:
+        raise ValueError("--num and --draws both say how many samples; give one of them")
     model, guide = load(args.run_folder)
     if args.command == "sample":
-        example = read_example(args.run_folder).train
+        example = rows_of(args.run_folder, args.data) if args.data else read_example(args.run_folder).train
         rows = to_tensors(example if isinstance(example, tuple) else (example,))
-        arrays = apply.sample(model, rows, args.draws or args.num, mean=args.mean, seed=args.seed)
+        arrays = apply.sample(model, rows, args.draws or args.num or 100, mean=args.mean, seed=args.seed)
         main = list(arrays)[-1]
     else:
         rows = rows_of(args.run_folder, args.data)
@@ -36,16 +41,26 @@ def run_apply(args):
 
 
 def rows_of(run, name):
-    """The rows to use: the held-out ones of a named set, all rows of a user's own file, binarised as in the fit."""
-    binarize = read_config(run)["binarize"]
+    """The rows to use: the held-out ones of a named set, those of a user's own file, binarised as in the fit.
+
+    :raises DataError: for data that the run's pair cannot take.
+    """
+    config = read_config(run)
+    binarize, likelihood = config["binarize"], get_pair(config["pair"]).likelihood
     if Path(name).suffix:
         table = read_table(name)
-        data = Dataset(Path(name).stem, table.train, support=support_of(table.train))
+        parts = [table.train] if table.test is None else [table.train, table.test]
+        data = Dataset(Path(name).stem, table.train, table.test, support=support_of(*parts))
     else:
         data = load_data(name)
     data = select_rows(run, data)
     if isinstance(data.train, tuple):
         return data.train
+    order = ["binary", "unit", "real"]
+    needed = "unit" if binarize != "none" else LIKELIHOODS.get(likelihood, "real")
+    if order.index(data.support) > order.index(needed):
+        what = "zeros and ones" if needed == "binary" else "values in [0, 1]"
+        raise DataError(f"{data.name}: its values are {data.support}, but the run {run} is about {what}; convert them")
     if binarize != "none" and data.support == "unit":
         data = binarization("fixed").prepare(data)  # drawn once: the same command gives the same numbers
     return data.train if data.test is None else data.test
@@ -55,8 +70,6 @@ def save_arrays(path, arrays, main):
     """Write arrays in one step: all of them to .npz, the one called ``main`` to .npy."""
     from .inference.checkpoint import write_atomically
 
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: there is no folder {path.parent}; make it first")
     content = io.BytesIO()
     if path.suffix == ".npz":
         np.savez(content, **arrays)

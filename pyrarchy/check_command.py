@@ -1,7 +1,8 @@
 """``pyrarchy check``: run a pair in every way that a driver will, on a few rows of its data."""
 
 from .binarize import binarization
-from .datasets import load_data
+from .fit_command import to_tensors
+from .fit_plan import data_for
 from .registry import get_pair
 from .run_folder import prepare
 
@@ -11,7 +12,7 @@ ROWS = 7
 def run_check(args):
     """Check a row, or a pair at ``module:function``; prints what was found and returns 0."""
     pair = get_pair(args.pair)
-    data, _ = prepare(pair, load_data(args.data or pair.data), {})
+    data, _ = prepare(pair, data_for(pair, args.data)[0], {})
     print(check(pair, data))
     print(f"{pair.name}: ok")
     return 0
@@ -19,7 +20,6 @@ def run_check(args):
 
 def check(pair, data):
     """Build a pair for a data set and check it on a few rows; returns :class:`~pyrarchy.inference.PairCheck`."""
-    from .fit_command import to_tensors
     from .inference import check_pair
 
     model, guide = pair(data)

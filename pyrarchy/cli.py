@@ -10,9 +10,16 @@ from .objectives import describe_objectives
 USAGE, BAD_DATA, DIVERGED, INTERRUPTED = 2, 3, 5, 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others of the command."""
+
+    def error(self, message):
+        self.exit(USAGE, f"error: {message}; see `{self.prog} --help`\n")
+
+
 def build_parser():
     """The argument parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pyrarchy", description="A zoo of hierarchical generative models in Pyro, each with a matching guide."
     )
     parser.add_argument("--version", action="version", version=f"pyrarchy {__version__}")
@@ -35,16 +42,20 @@ def build_parser():
     sub = command("new", _new, "write a model, a guide, a row and a test to fill in")
     sub.add_argument("name", metavar="NAME")
     sub.add_argument("--folder", default=".", help="where to write (default: here)")
+    what = "data set by name (its held-out rows) or a file (its `test` rows where it has them, else all)"
     for name, text in (
         ("encode", "latents of data by a fitted pair"),
         ("reconstruct", "data as a fitted pair sees them again"),
     ):
         sub = command(name, _apply, text)
         _add_apply(sub)
-        sub.add_argument("--data", required=True, help="data set by name (its held-out rows) or a file (all its rows)")
+        sub.add_argument("--data", required=True, metavar="NAME|PATH", help=what)
     sub = command("sample", _apply, "samples from a fitted pair's model")
     _add_apply(sub)
-    sub.add_argument("--num", type=_positive, default=100, help="how many (default 100)")
+    sub.add_argument("--num", type=_positive, help="how many (default 100); --draws says the same")
+    sub.add_argument(
+        "--data", metavar="NAME|PATH", help="what a model with covariates is sampled at; the run's own data"
+    )
     sub = command("data", _data, "list or fetch data sets")
     sub.add_argument("action", choices=["list", "fetch"])
     sub.add_argument("name", nargs="?", help="the data set to fetch")
@@ -71,7 +82,7 @@ def _add_fit(command):
     sub.add_argument("--lr", type=_positive_float, help="learning rate of Adam at the start")
     sub.add_argument("--warm-up", type=_share, metavar="SHARE", help="share of the steps over which beta rises to 1")
     sub.add_argument("--samples", type=_positive, default=500, help="importance samples per datum in the evaluation")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=_seed, default=0)
     sub.add_argument("--out", metavar="DIR", help="run folder (default runs/PAIR)")
     sub.add_argument("--resume", action="store_true", help="continue the run in --out")
     sub.add_argument("--threads", type=_positive, help="torch's threads")
@@ -83,29 +94,29 @@ def _add_apply(sub):
     how = sub.add_mutually_exclusive_group()
     how.add_argument("--mean", action="store_true", help="means (the default)")
     how.add_argument("--draws", type=_positive, metavar="S", help="S draws in place of means")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=_seed, default=0)
     sub.add_argument("--out", required=True, metavar="FILE", help=".npz (all sites) or .npy (one site)")
 
 
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
+def _number(kind, fits, needed):
+    """A type for argparse: a number of a kind that fits, or an error that says what is needed."""
+
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"must be {needed}, not '{text}'")
+        return value
+
+    return convert
 
 
-def _positive_float(text):
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number, not {text}")
-    return value
-
-
-def _share(text):
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must lie in [0, 1], not {text}")
-    return value
+_positive = _number(int, lambda value: value >= 1, "a whole number of at least 1")
+_seed = _number(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 2^32 - 1")
+_positive_float = _number(float, lambda value: 0 < value < float("inf"), "a positive number")
+_share = _number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
 def _list(args):
@@ -185,19 +196,22 @@ def _apply(args):
 def run(argv):
     """Parse and carry out; errors of the user become one line on stderr and an exit code."""
     args = build_parser().parse_args(argv)
-    if ":" in str(getattr(args, "pair", None)):
-        sys.path.insert(0, os.getcwd())  # a user's own module stands where the command is run
+    if args.command not in ("list", "data", "new") and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a user's own module stands where the command is run; it shadows nothing
     try:
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError:  # `pyrarchy list | head`: nobody reads on, and Python would complain as it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, ArithmeticError, OSError) as error:
         if args.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         from .files import DataError
 
         if isinstance(error, (DataError, OSError)):

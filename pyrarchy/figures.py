@@ -58,9 +58,10 @@ def pictures(pair, model, guide, canvas, rows, labels, evaluation, record):
     images = {"data": shown.numpy(), "reconstruction": reconstruct(model, guide, shown)[site], "prior sample": prior}
     out["images"] = plots.image_grid({k: canvas(v) for k, v in images.items()}, shape, limits=limits)
     if evaluation.variances:
-        name, units = widest_units(codes, evaluation)
-        moved, titles = traverse(model, shown[:1], codes, name, units)
-        out["traversals"] = plots.traversals(canvas(moved[site]), shape, titles, limits=limits)
+        if any(codes[n].ndim == 2 for n in evaluation.variances if n in codes):  # scalar latents have no units to move
+            name, units = widest_units(codes, evaluation)
+            moved, titles = traverse(model, shown[:1], codes, name, units)
+            out["traversals"] = plots.traversals(canvas(moved[site]), shape, titles, limits=limits)
         ends = [(0, 1), (2, 3), (4, 5), (6, 7)][: len(shown) // 2]
         if ends:
             between = interpolate(model, shown[:1], codes, ends)

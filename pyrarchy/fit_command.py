@@ -1,17 +1,19 @@
 """``pyrarchy fit``: data, pair, training, evaluation, pictures and report, all in one run folder."""
 
-import json
 import math
-from dataclasses import asdict
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from .binarize import binarization, check_support
+from .binarize import binarization
 from .datasets import load_data
-from .objectives import make_objective, parse_objective
+from .files import DataError
+from .fit_plan import check_folder, data_for, training_plan
+from .objectives import make_objective
 from .registry import get_pair
-from .run_folder import RunError, load, plain, prepare, read_config, read_curve, write_config
+from .run_folder import load, plain, prepare, read_config, read_curve, select_rows, warm_up, write_config
 
 GLOBAL_SAMPLES = 10_000
 
@@ -21,18 +23,14 @@ def run_fit(args):
     pair = get_pair(args.pair)
     options = pair.parse_options(args.options)
     plan = training_plan(pair, args)
-    parse_objective(plan["objective"])
-    if pair.likelihood == "own" and (args.data or pair.data) != pair.data:
-        raise ValueError(f"pair {pair.name} brings its own kind of data ({pair.data}); leave --data away")
-    data = load_data(args.data or pair.data)
-    binarize = args.binarize or ("dynamic" if pair.likelihood == "bernoulli" and data.support == "unit" else "none")
-    if pair.likelihood != "own":
-        check_support(data, pair.likelihood, binarize)
+    data, binarize = data_for(pair, args.data, args.binarize)
     used, columns = prepare(pair, data, options)
     config = {
         "pair": args.pair,
         "options": options,
         "data": args.data or pair.data,
+        "rows": data.num_train,
+        "support": data.support,
         "binarize": binarize,
         "image_shape": data.image_shape,
         "x_dim": None if isinstance(data.train, tuple) else data.dim,
@@ -42,37 +40,12 @@ def run_fit(args):
         "samples": args.samples,
     }
     out = Path(args.out or f"runs/{args.pair.replace(':', '.')}")
-    start_folder(out, config, used, args.resume)
-    return Fit(pair, data, config, out, resume=args.resume, threads=args.threads, quiet=args.quiet).run()
-
-
-def training_plan(pair, args):
-    """The pair's training with what the command line says instead."""
-    plan = asdict(pair.training)
-    for key, given in (("objective", args.objective), ("batch_size", args.batch_size), ("lr", args.lr)):
-        if given is not None:
-            plan[key] = given
-    if args.epochs is not None or args.steps is not None:
-        plan["epochs"], plan["steps"] = args.epochs, args.steps
-    if args.warm_up is not None:
-        plan["warm_up"] = args.warm_up
-    return plan
-
-
-def start_folder(out, config, data, resume):
-    """Begin or continue a run folder; an existing run is neither mixed with another nor overwritten."""
-    if (out / "config.json").exists():
-        if not resume:
-            raise RunError(f"{out}: holds a run already; add --resume to continue it, or choose another --out")
-        before, now = read_config(out), json.loads(json.dumps(plain(config)))
-        differ = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-        if differ:
-            raise RunError(
-                f"{out}: was started with another {', '.join(differ)} "
-                f"({', '.join(f'{k}={before.get(k)}' for k in differ)}); give the same, or choose another --out"
-            )
-        return
-    write_config(out, config, data)
+    fit = Fit(pair, data, config, out, resume=args.resume, threads=args.threads, quiet=args.quiet)
+    check_folder(out, config, args.resume)
+    fit.build()  # what cannot be built leaves no folder behind
+    if not (out / "config.json").exists() or not args.resume:
+        write_config(out, config, used)
+    return fit.run()
 
 
 class Fit:
@@ -89,13 +62,21 @@ class Fit:
         if not self.quiet:
             print(text, flush=True)
 
-    def run(self):
-        """Train, then evaluate, draw and report. Returns 0."""
+    @property
+    def progress(self):
+        """Whether to show bars: for someone who watches, not in a log."""
+        return not self.quiet and sys.stderr.isatty()
+
+    def build(self):
+        """Build model and guide."""
         import torch
 
         if self.threads:
             torch.set_num_threads(self.threads)
         self.model, self.guide = self.pair(self.data, seed=self.config["seed"], **self.config["options"])
+
+    def run(self):
+        """Train, then evaluate, draw and report. Returns 0."""
         self.say(f"{self.pair.name}: {self.pair.summary}")
         train = to_tensors(self.prepared.train)
         curve = self.fit_em(train) if self.config["method"] == "em" else self.fit_svi(train)
@@ -129,13 +110,12 @@ class Fit:
 
     def fit_svi(self, train):
         """Train by SVI with the plan's warm-up and decay."""
-        from .inference import Batches, Temper, fit
+        from .inference import Batches, fit
 
         plan = self.config
         draw = binarization(plan["binarize"]).draw if plan["binarize"] == "dynamic" else None
         batches = Batches(train, plan["batch_size"], seed=plan["seed"], transform=draw)
         total = plan["steps"] if plan["steps"] is not None else plan["epochs"] * len(batches)
-        rise = round(plan["warm_up"] * total)
         record = fit(
             self.model,
             self.guide,
@@ -143,12 +123,12 @@ class Fit:
             objective=make_objective(plan["objective"]),
             optimizer=plan["lr"],
             steps=total,
-            schedule=lambda step: plan["decay"] ** (step / total),
-            temper=Temper(steps=rise) if rise else None,
+            schedule=lambda step: cosine(step / total, plan["decay"]),
+            temper=warm_up(plan),
             seed=plan["seed"],
             out=self.out,
             resume=self.resume,
-            progress=not self.quiet,
+            progress=self.progress,
         )
         bound = "" if record.is_lower_bound else " (not a lower bound)"
         self.say(f"{record.step} steps in {record.seconds:.1f} s; {record.objective}{bound}")
@@ -160,10 +140,10 @@ class Fit:
         from .inference.checkpoint import save_state, write_atomically
         from .inference.isolation import root_modules
 
-        record = fit_em(self.model, train, seed=self.config["seed"], progress=not self.quiet)
+        record = fit_em(self.model, train, seed=self.config["seed"], progress=self.progress)
         modules = [dict(m.state_dict()) for m in root_modules(self.model, self.guide)]
         save_state(self.out / "checkpoint.npz", {"modules": modules, "params": {}})
-        lines = [f"{i},{value:.9g}" for i, value in enumerate(record.log_likelihoods)]
+        lines = [f"{i},{float(value)!r}" for i, value in enumerate(record.log_likelihoods)]
         write_atomically(self.out / "history.csv", "\n".join(["step,log_likelihood", *lines, ""]).encode())
         self.say(
             f"EM: {record.steps} E steps in {record.seconds:.1f} s from {len(record.start_values)} start(s); "
@@ -176,7 +156,7 @@ class Fit:
         from .inference import evaluate
 
         num = max(self.config["samples"], GLOBAL_SAMPLES) if several else self.config["samples"]
-        return evaluate(self.model, self.guide, rows, num_samples=num, progress=not self.quiet)
+        return evaluate(self.model, self.guide, rows, num_samples=num, progress=self.progress)
 
     def exact(self, rows):
         """Exact log p(x) where the model knows it: mean and standard error."""
@@ -195,8 +175,10 @@ def to_tensors(part):
     import torch
 
     if isinstance(part, tuple):
-        return tuple(torch.from_numpy(np.ascontiguousarray(p)) for p in part)
-    return torch.from_numpy(np.ascontiguousarray(part))
+        return tuple(to_tensors(p) for p in part)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # a mapped file; nobody writes
+        return torch.from_numpy(np.ascontiguousarray(part))
 
 
 def run_report(folder):
@@ -204,4 +186,14 @@ def run_report(folder):
     folder = Path(folder)
     config = read_config(folder)
     pair = get_pair(config["pair"])
-    return Fit(pair, load_data(config["data"]), config, folder).finish(*load(folder), read_curve(folder))
+    data = load_data(config["data"])
+    select_rows(folder, data)
+    fit = Fit(pair, data, config, folder)
+    if plain(fit.columns) != config["columns"] or data.num_train != config["rows"]:
+        raise DataError(f"{config['data']}: is not what the run {folder} was fitted to any more; put that file back")
+    return fit.finish(*load(folder), read_curve(folder))
+
+
+def cosine(share, end):
+    """Factor on the learning rate after a share of the steps: half a cosine from 1 down to ``end``."""
+    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * share))

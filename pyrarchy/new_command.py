@@ -1,6 +1,7 @@
 """``pyrarchy new NAME``: a package with a model, a guide and a row to fill in, and the test that they must pass."""
 
 import datetime
+import importlib.util
 import keyword
 from importlib.resources import files
 from pathlib import Path
@@ -23,21 +24,23 @@ def write_pair(name, folder="."):
 
     :raises ValueError: when the name is no Python identifier in lower case, or something of that name is there already.
     """
-    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
+    title = "".join(part.capitalize() for part in name.split("_"))
+    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower() or not title.isidentifier():
         raise ValueError(f"'{name}' cannot name a pair: give a Python identifier in lower case, such as my_pair")
     folder = Path(folder)
     package, test = folder / name, folder / f"test_{name}.py"
     for path in (package, test):
         if path.exists():
             raise ValueError(f"{path} is there already; choose another name or folder")
-    title = "".join(part.capitalize() for part in name.split("_"))
+    if importlib.util.find_spec(name) is not None:
+        raise ValueError(f"'{name}' is the name of an installed module, which the pair would hide; choose another")
     words = {"name": name, "title": title, "year": datetime.date.today().year}
     templates = files("pyrarchy") / "templates"
     package.mkdir(parents=True)
     content = {package / "__init__.py": f'"""The pair {name}: a model, a guide and the row that joins them."""\n'}
     for target, template in FILES.items():
-        content[package / target] = Template((templates / template).read_text()).substitute(words)
-    content[test] = Template((templates / "test.py.txt").read_text()).substitute(words)
+        content[package / target] = Template((templates / template).read_text(encoding="utf-8")).substitute(words)
+    content[test] = Template((templates / "test.py.txt").read_text(encoding="utf-8")).substitute(words)
     for path, text in content.items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     return list(content)

@@ -15,13 +15,20 @@ OBJECTIVES = {
 }
 
 
+# Bounds over importance weights: under a temperature they would bound another quantity than log p(x).
+OVER_WEIGHTS = ("iwae", "renyi", "vrmax")
+
+
+def _form(name):
+    """How an objective is written: ``renyi:alpha[:K]``."""
+    return name + "".join(
+        f":{label}" if default is None else f"[:{label}]" for _, label, default in OBJECTIVES[name][1]
+    )
+
+
 def describe_objectives():
     """One line per objective: how to write it and what it is."""
-    lines = []
-    for name, (_, arguments, what) in OBJECTIVES.items():
-        form = name + "".join(f":{label}" if default is None else f"[:{label}]" for _, label, default in arguments)
-        lines.append(f"{form:<28}{what}")
-    return "\n".join(lines)
+    return "\n".join(f"{_form(name):<28}{what}" for name, (_, _, what) in OBJECTIVES.items())
 
 
 def parse_objective(text):
@@ -35,9 +42,9 @@ def parse_objective(text):
     """
     name, *given = text.split(":")
     if name not in OBJECTIVES:
-        raise ValueError(f"no objective is called '{name}'. The objectives are:\n{describe_objectives()}")
+        raise ValueError(f"no objective is called '{name}'. The objectives are: {', '.join(map(_form, OBJECTIVES))}")
     class_name, arguments, _ = OBJECTIVES[name]
-    form = ":".join([name, *(label for _, label, _ in arguments)])
+    form = _form(name)
     if len(given) > len(arguments):
         raise ValueError(f"objective '{text}' has too many parts: write {form}")
     values = []
@@ -47,7 +54,8 @@ def parse_objective(text):
         try:
             values.append(default if part is None else kind(part))
         except ValueError:
-            raise ValueError(f"objective '{text}': {label} must be {kind.__name__}, not '{part}'") from None
+            needed = "a whole number" if kind is int else "a number"
+            raise ValueError(f"objective '{text}': {label} must be {needed}, not '{part}'") from None
         if kind is int and values[-1] < 1:
             raise ValueError(f"objective '{text}': {label} must be at least 1")
     return class_name, values

@@ -44,7 +44,7 @@ class Training:
     """How a pair is fitted when nothing else is said.
 
     ``method`` is "svi" or "em"; ``objective`` as on the command line; ``warm_up`` the share of the steps over which the
-    temperature rises from 0 to 1; ``decay`` the factor that the learning rate falls to over the run.
+    temperature rises from 0 to 1; ``decay`` the share of the learning rate that a cosine leaves at the end.
     """
 
     method: str = "svi"
@@ -153,13 +153,14 @@ def pair(name, **row):
 
 
 def select_columns(data, keep):
-    """A data set with some of its columns (not an image any more)."""
+    """A data set with some of its columns, names and all (not an image any more)."""
     import numpy as np
 
     def cut(rows):
         return None if rows is None else np.ascontiguousarray(rows[:, keep])
 
-    return replace(data, train=cut(data.train), test=cut(data.test), image_shape=None)
+    coords = {key: [names[i] for i in keep] if key == "column" else names for key, names in data.coords.items()}
+    return replace(data, train=cut(data.train), test=cut(data.test), image_shape=None, coords=coords)
 
 
 @cache
@@ -186,21 +187,22 @@ def get_pair(name):
     """
     if ":" in name:
         module, _, function = name.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"cannot load the pair {name}: {error}") from None
-        return _as_pair(name, found)
+        return _load(name, lambda: getattr(importlib.import_module(module), function))
     rows = _registry()
     if name not in rows:
         near = difflib.get_close_matches(name, rows, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ValueError(f"no pair is called '{name}'.{hint} The pairs are: {', '.join(rows)}")
     row = rows[name]
-    return row if isinstance(row, Pair) else _as_pair(name, row.load())
+    return row if isinstance(row, Pair) else _load(name, row.load)
 
 
-def _as_pair(name, found):
+def _load(name, load):
+    """The pair that other people's code holds under ``name``."""
+    try:
+        found = load()
+    except Exception as error:  # importing somebody's module may raise anything
+        raise ValueError(f"cannot load the pair {name}: {type(error).__name__}: {error}") from error
     if not isinstance(found, Pair):
         raise ValueError(
             f"{name} is a {type(found).__name__}, not a pair: decorate the function with @pyrarchy.pair(...)"
@@ -214,8 +216,18 @@ def _convert(key, text, default):
             words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
             return words[text.lower()]
         if isinstance(default, tuple):
-            return tuple(type(default[0])(part) for part in text.split(","))
-        return type(default)(text)
+            kind = type(default[0]) if default else int
+            return tuple(_size(kind(part)) for part in text.split(","))
+        return _size(type(default)(text))
     except (KeyError, ValueError):
-        wanted = "true or false" if isinstance(default, bool) or default is None else f"like {default!r}"
+        wanted = f"like {','.join(map(str, default)) if isinstance(default, tuple) else default}"
+        if isinstance(default, bool) or default is None:
+            wanted = "true or false"
         raise ValueError(f"option {key}={text}: give a value {wanted}") from None
+
+
+def _size(value):
+    """A value as it is; whole numbers are sizes and counts, so those below one are refused."""
+    if isinstance(value, int) and value < 1:
+        raise ValueError
+    return value

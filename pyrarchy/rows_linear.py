@@ -7,11 +7,21 @@ def _varying_columns(data, options):
     """Leave constant columns out when asked to; the image sets ask for it by themselves."""
     import numpy as np
 
+    from .files import DataError
+
     drop = options["drop_constant"]
-    if not (data.image_shape is not None if drop is None else drop):
+    dim = data.dim  # refuses a tuple of arrays
+    varies = data.train.min(0) < data.train.max(0)  # a standard deviation would round
+    if varies.all():
         return None
-    keep = np.flatnonzero(data.train.std(0) > 0)
-    return None if len(keep) == data.dim else keep
+    if data.image_shape is not None if drop is None else drop:
+        return np.flatnonzero(varies)
+    names = data.coords.get("column", range(dim))
+    constant = ", ".join(str(name) for name, moves in zip(names, varies, strict=True) if not moves)
+    raise DataError(
+        f"{data.name}: column(s) {constant} are constant, so their noise has no maximum likelihood; pass "
+        "drop_constant=true to leave them out"
+    )
 
 
 @pair(

@@ -74,7 +74,7 @@ def read_config(run):
     """
     path = Path(run) / "config.json"
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{run}: not a run folder (it has no config.json); give the --out of a fit") from None
     except (OSError, ValueError) as error:
@@ -98,10 +98,12 @@ def read_example(run):
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error})") from None
     parts = tuple(arrays[f"train{i}"] for i in range(len(arrays) - ("mean" in arrays)))
-    name = read_config(run)["data"]
+    config = read_config(run)
+    name = config["data"]
     if "mean" not in arrays:
         return Dataset(name, parts)
-    example = _Example(name, parts[0])
+    shape = tuple(config["image_shape"]) if config["image_shape"] and config["columns"] is None else None
+    example = _Example(name, parts[0], image_shape=shape, support=config["support"])
     example.__dict__["_mean"] = arrays["mean"]
     return example
 
@@ -114,16 +116,36 @@ def load(run):
     :raises RunError, CheckpointError: when the folder is not a run or its checkpoint cannot be read.
     """
     from .inference.checkpoint import load_latest
+    from .inference.isolation import root_modules
     from .inference.loop import load_modules
 
-    config = read_config(run)
-    model, guide = get_pair(config["pair"])(read_example(run), seed=config["seed"], **_options(config))
-    state, _, _ = load_latest(Path(run) / "checkpoint.npz")
-    load_modules(model, guide, state)
-    model.eval()
-    if hasattr(guide, "eval"):
-        guide.eval()
+    config, example = read_config(run), read_example(run)
+    model, guide = get_pair(config["pair"])(example, seed=config["seed"], **_options(config))
+    state, path, _ = load_latest(Path(run) / "checkpoint.npz")
+    try:
+        load_modules(model, guide, state)
+    except (RuntimeError, ValueError):  # torch's message has a line for every tensor
+        raise RunError(f"{path}: its weights do not fit the pair {config['pair']}; has its code changed?") from None
+    if state["params"]:
+        _fill_store(model, guide, example, state["params"])
+    for root in root_modules(model, guide):
+        root.eval()
     return model, guide
+
+
+def _fill_store(model, guide, example, params):
+    """Put the free ``pyro.param`` of a model or guide that is a plain function back; they live in Pyro's store."""
+    import pyro
+
+    from .fit_command import to_tensors
+    from .inference import isolated, trace_pair
+
+    rows = to_tensors(example.train)
+    with isolated(model, guide):  # one pass registers them, with their constraints
+        trace_pair(model, guide, rows if isinstance(rows, tuple) else (rows,))
+    store = pyro.get_param_store().get_state()["params"]
+    for name, value in params.items():
+        store[name.removeprefix("param.")].data.copy_(value)
 
 
 def _options(config):
@@ -136,6 +158,10 @@ def select_rows(run, data):
     :raises DataError: when the data have other columns than the run's.
     """
     config = read_config(run)
+    if isinstance(data.train, tuple) != (config["x_dim"] is None):
+        raise DataError(
+            f"{data.name}: is another kind of data than {config['data']}, to which the run {run} was fitted"
+        )
     if isinstance(data.train, tuple):
         return data
     if data.dim != config["x_dim"]:
@@ -143,9 +169,21 @@ def select_rows(run, data):
     return data if config["columns"] is None else select_columns(data, np.asarray(config["columns"]))
 
 
+def warm_up(config):
+    """The warm-up of a run's training, a :class:`~pyrarchy.inference.Temper`, or ``None``."""
+    from .inference import Temper
+
+    total = config["steps"]
+    if total is None:
+        total = config["epochs"] * (1 if config["batch_size"] is None else -(-config["rows"] // config["batch_size"]))
+    rise = round(config["warm_up"] * total)
+    return Temper(steps=rise) if rise else None
+
+
 def read_curve(run):
     """The training curve of a run: a :class:`~pyrarchy.inference.Record`, or the log-likelihoods of EM as a list."""
     from .inference.checkpoint import load_latest
+    from .inference.loop import _describe
     from .inference.record import Record
     from .objectives import make_objective
 
@@ -155,7 +193,8 @@ def read_curve(run):
         return [float(line.split(",")[1]) for line in lines]
     state, _, remark = load_latest(Path(run) / "checkpoint.npz")
     objective = make_objective(config["objective"])
-    record = Record(repr(objective), objective.is_lower_bound, step=state["step"], remarks=[remark] if remark else [])
+    words = _describe(objective, warm_up(config))
+    record = Record(words, objective.is_lower_bound, step=state["step"], remarks=[remark] if remark else [])
     for curve, values in state["record"].items():
         setattr(record, curve, values.tolist())
     return record

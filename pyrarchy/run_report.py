@@ -4,7 +4,7 @@ from pathlib import Path
 
 from .figures import Canvas, by_depth, pictures
 from .report import Estimate, Layer, ReportContent, write_report
-from .run_folder import write_json
+from .run_folder import plain, write_json
 
 DRAWN_ROWS = 50
 LOCAL_DRAWS = 200
@@ -103,7 +103,7 @@ def content(fit, data, held_out, evaluation, exact, figures, table, remarks):
         k_hat=evaluation.k_hat,
         layers=layers,
         posterior=table,
-        config={k: v for k, v in plan.items() if k not in ("columns",)},
+        config={k: v for k, v in plain(plan).items() if k != "columns"},  # as read back from config.json
         **{name: figure for name, figure in figures.items()},
     )
 

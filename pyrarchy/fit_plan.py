@@ -1,0 +1,78 @@
+"""What a fit is going to do, settled before anything is built: its data, its training, its folder."""
+
+import json
+from dataclasses import asdict
+
+from .binarize import check_support
+from .datasets import load_data
+from .files import DataError
+from .objectives import OVER_WEIGHTS, make_objective, parse_objective
+from .run_folder import RunError, plain, read_config
+
+
+def data_for(pair, name=None, binarize=None):
+    """The data set that a pair is to be used with, and how its grey values become bits: (data set, binarisation).
+
+    :param str name: data set or file; the pair's own by default.
+    :raises DataError: for data that the pair's likelihood is no density of.
+    """
+    if pair.likelihood == "own":
+        if name is not None and name.replace("-", "_") != pair.data:
+            raise ValueError(f"pair {pair.name} brings its own kind of data ({pair.data}); leave --data away")
+        if binarize not in (None, "none"):
+            raise ValueError(f"pair {pair.name} brings its own likelihood; leave --binarize away")
+        return load_data(pair.data), "none"
+    data = load_data(name or pair.data)
+    if isinstance(data.train, tuple):
+        raise DataError(f"{data.name}: is {len(data.train)} arrays, but the pair {pair.name} takes one table of rows")
+    binarize = binarize or ("dynamic" if pair.likelihood == "bernoulli" and data.support == "unit" else "none")
+    check_support(data, pair.likelihood, binarize)
+    return data, binarize
+
+
+def training_plan(pair, args):
+    """The pair's training with what the command line says instead.
+
+    :raises ValueError: for an option that the pair's way of training would ignore.
+    """
+    plan = asdict(pair.training)
+    if pair.training.method == "em":
+        words = ("objective", "epochs", "steps", "batch_size", "lr", "warm_up")
+        given = ["--" + word.replace("_", "-") for word in words if getattr(args, word) is not None]
+        if given:
+            raise ValueError(f"pair {pair.name} is fitted by exact EM, to convergence; leave {', '.join(given)} away")
+        return plan
+    for key, given in (("objective", args.objective), ("batch_size", args.batch_size), ("lr", args.lr)):
+        if given is not None:
+            plan[key] = given
+    if args.epochs is not None or args.steps is not None:
+        plan["epochs"], plan["steps"] = args.epochs, args.steps
+    over_weights = plan["objective"].split(":")[0] in OVER_WEIGHTS
+    if args.warm_up is not None:
+        plan["warm_up"] = args.warm_up
+        if args.warm_up and over_weights:
+            raise ValueError(f"--warm-up needs an ELBO: {plan['objective']} under a temperature would bound another "
+                             "quantity than log p(x); leave --warm-up away")  # fmt: skip
+    elif over_weights:  # the row's warm-up is for the row's own objective
+        plan["warm_up"] = 0.0
+    parse_objective(plan["objective"])
+    make_objective(plan["objective"])
+    return plan
+
+
+def check_folder(out, config, resume):
+    """See that a run may begin or go on in a folder; an existing run is neither mixed with another nor overwritten."""
+    if (out / "config.json").exists():
+        if not resume:
+            if not (out / "checkpoint.npz").exists():
+                return  # a run that ended before it had anything to lose
+            raise RunError(f"{out}: holds a run already; add --resume to continue it, or choose another --out")
+        before, now = read_config(out), json.loads(json.dumps(plain(config)))
+        differ = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+        if differ:
+            raise RunError(
+                f"{out}: was started with another {', '.join(differ)} "
+                f"({', '.join(f'{k}={before.get(k)}' for k in differ)}); give the same, or choose another --out"
+            )
+    elif out.is_dir() and any(path.name != "example.npz" and path.name[:1] != "." for path in out.iterdir()):
+        raise RunError(f"{out}: holds files, but not of a run; choose another --out")
