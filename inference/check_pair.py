@@ -35,8 +35,13 @@ class PairCheck:
 
         kind = "one bound per datum" if self.local else "global latents: the data set is one datum"
         return "\n".join(
-            ["latent sites (q)", *lines(self.latents), "observed sites (p)", *lines(self.observed)]
-            + [f"{self.num_parameters:,} trainable numbers; {kind}"]
+            [
+                "latent sites (q)",
+                *lines(self.latents),
+                "observed sites (p)",
+                *lines(self.observed),
+                f"{self.num_parameters:,} trainable numbers; {kind}",
+            ]
         )
 
 

@@ -103,6 +103,7 @@ class Evaluation:
         shares = ", ".join(f"{100 * share:.0f} % {word}" for word, share in self.k_hat_shares().items())
         if shares:
             lines.append(f"k-hat       median {np.nanmedian(self.k_hat):.2f} ({shares})")
+        lines.append(f"effective   median {np.median(self.ess):.0f} of {self.num_samples} samples")
         return "\n".join(lines)
 
 

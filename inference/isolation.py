@@ -90,6 +90,7 @@ def isolated(model, guide, *, seed=None, train=False):
     """
     before = rng_state()
     modes = [(m, m.training) for root in root_modules(model, guide) for m in root.modules()]
+    frozen = [(p, p.grad) for root in root_modules(model, guide) for p in root.parameters() if not p.requires_grad]
     with isolated_store(model, guide):
         try:
             for root in root_modules(model, guide):
@@ -100,4 +101,6 @@ def isolated(model, guide, *, seed=None, train=False):
         finally:
             for module, mode in modes:
                 module.training = mode
+            for parameter, gradient in frozen:  # Pyro turns requires_grad on when it reads a parameter
+                parameter.requires_grad_(False).grad = gradient
             set_rng_state(before)

@@ -1,15 +1,15 @@
 """The training loop of :func:`~pyrarchy.inference.fit`: its state, one step, and what a checkpoint holds of it."""
 
 import math
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pyro
 import torch
-from pyro.nn import PyroModule
 
+from .announce import plain_submodules, unannounced
 from .bound import Bound
 from .checkpoint import load_latest, save_state, write_atomically
 from .isolation import rng_state, root_modules, set_rng_state
@@ -56,15 +56,19 @@ class Loop:
         with self._handlers(), pyro.validation_enabled(True):
             self.parameters, _ = preflight(model, guide, objective, first, whole=whole, single=single)
         set_rng_state(before)
+        if temper is not None:
+            temper.check()
         self.tensors = list(self.parameters.values())
         self.plain = plain_submodules(model, guide)
         factory = optimizer if callable(optimizer) else adam(float(optimizer))
         self.optimizer = factory(self.tensors)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         lower = getattr(objective, "is_lower_bound", True)
-        self.record = Record(objective=_describe(objective, temper), is_lower_bound=lower)
+        self.record = Record(objective=describe(objective, temper), is_lower_bound=lower)
         self.epoch, self.consumed, self.epoch_rng = 0, 0, None
         self.sizes = {}
+        size = getattr(batches, "batch_size", None), getattr(batches, "num_rows", None)
+        self.setting = {"seed": seed, "objective": self.record.objective, "(batch size, rows)": size}
 
     def _handlers(self):
         return self.temper if self.temper is not None else nullcontext()
@@ -107,12 +111,17 @@ class Loop:
             group["lr"] = rate * factor
         beta = 1.0 if self.temper is None else self.temper.set_step(step)
         shapes = tuple(getattr(t, "shape", None) for t in batch)
-        with ExitStack() as stack:
-            if shapes not in self.sizes:  # a shape seen for the first time runs with Pyro's validation on
-                stack.enter_context(pyro.validation_enabled(True))
-            if beta != 1.0:
-                stack.enter_context(self.temper)
-            loss, value = self._loss(batch, shapes)
+        try:
+            with ExitStack() as stack:
+                if shapes not in self.sizes:  # a shape seen for the first time runs with Pyro's validation on
+                    stack.enter_context(pyro.validation_enabled(True))
+                if beta != 1.0:
+                    stack.enter_context(self.temper)
+                loss, value = self._loss(batch, shapes)
+        except ValueError:
+            if all(torch.isfinite(p).all() for p in self.tensors):
+                raise
+            self._diverged(batch, step, math.nan, math.nan)  # validation met the damage before the loss did
         total = torch.nn.utils.get_total_norm([p.grad for p in self.tensors if p.grad is not None], foreach=True)
         loss, value, norm = torch.stack([loss.detach(), value, total.to(loss)]).tolist()  # the step's one host sync
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -170,7 +179,8 @@ class Loop:
             "parameters": list(self.parameters),
             "record": {**{c: torch.tensor(getattr(self.record, c), dtype=torch.float64) for c in Record.CURVES}},
             "step": self.record.step,
-            "place": {"epoch": self.epoch, "consumed": self.consumed, "seed": self.seed},
+            "place": {"epoch": self.epoch, "consumed": self.consumed},
+            "setting": self.setting,
             "rng": rng_state(),
             "epoch_rng": self.epoch_rng,
         }
@@ -188,8 +198,9 @@ class Loop:
         state, path, remark = load_latest(self.out / "checkpoint.npz")
         if state["parameters"] != list(self.parameters):
             raise ValueError(f"{path}: the checkpoint is of another pair (its parameters are {state['parameters']})")
-        if state["place"]["seed"] != self.seed:
-            raise ValueError(f"{path}: the run was started with seed {state['place']['seed']}, not {self.seed}")
+        for what, now in self.setting.items():
+            if (before := state["setting"][what]) != now:
+                raise ValueError(f"{path}: the run was started with {what} {before}, not {now}")
         load_modules(self.model, self.guide, state)
         for name, value in state["params"].items():
             self.parameters[name].data.copy_(value)
@@ -201,29 +212,6 @@ class Loop:
         self.epoch, self.consumed = state["place"]["epoch"], state["place"]["consumed"]
         self.epoch_rng = state["epoch_rng"]
         set_rng_state(state["rng"])
-
-
-def plain_submodules(*roots):
-    """The places (owner, name) of the roots' submodules that are no PyroModule but belong to one."""
-    owners = [m for root in root_modules(*roots) for m in root.modules() if isinstance(m, PyroModule)]
-    return [(owner, n) for owner in owners for n, m in owner._modules.items() if not isinstance(m, PyroModule)]
-
-
-@contextmanager
-def unannounced(places):
-    """Read plain submodules without the ``pyro.param`` statement that a PyroModule makes for each of their tensors.
-
-    The statements tell ``pyro.infer.SVI`` what to train and have no effect on a value; ``fit`` knows its parameters from
-    the preflight. An entry in the instance's dictionary is found before ``PyroModule.__getattr__``, which makes them.
-    """
-    present = [(owner, name) for owner, name in places if name in owner._modules]
-    for owner, name in present:
-        owner.__dict__[name] = owner._modules[name]
-    try:
-        yield
-    finally:
-        for owner, name in present:
-            owner.__dict__.pop(name, None)
 
 
 def _length(batches):
@@ -239,7 +227,7 @@ def load_modules(model, guide, state):
         module.load_state_dict(weights)
 
 
-def _describe(objective, temper):
+def describe(objective, temper):
     words = repr(objective) if isinstance(objective, Bound) else type(objective).__name__
     return words if temper is None else f"{words} under {temper!r}"
 

@@ -2,6 +2,7 @@
 
 import math
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer import RenyiELBO, ReweightedWakeSleep, TraceMeanField_ELBO
@@ -28,14 +29,18 @@ def check_root_names(model, guide):
         )
 
 
-def named_parameters(model, guide, free=None):
+def frozen_parameters(model, guide):
+    """The parameters that the user froze, by identity; Pyro turns ``requires_grad`` on again when it reads them."""
+    return {id(p) for module in root_modules(model, guide) for p in module.parameters() if not p.requires_grad}
+
+
+def named_parameters(model, guide, free=None, frozen=()):
     """All trainable tensors by name, each once: those of the modules, then free ``pyro.param`` of the present store.
 
     :param free: store names to take; all by default. The store may still hold those of an earlier pair.
+    :param frozen: identities of parameters to leave out.
     """
-    import pyro
-
-    out, seen = {}, set()
+    out, seen = {}, set(frozen)
     for prefix, root in (("model", model), ("guide", guide)):
         for module in root_modules(root):
             for name, parameter in module.named_parameters():
@@ -140,13 +145,14 @@ def preflight(model, guide, objective, batch, *, whole=True, single=True):
     :raises ValueError: naming the site or the parameter, for each misuse in this module.
     """
     check_root_names(model, guide)
+    frozen = frozen_parameters(model, guide)
     plates = objective.plates if isinstance(objective, Bound) else 1
     model_trace, guide_trace = trace_pair(model, guide, batch, plates=plates)
     check_autoguide(guide, model_trace.nodes, whole)
     check_global_latents(model_trace.nodes, single)
     if not isinstance(objective, Bound):
         check_stock_objective(objective, model_trace, guide_trace)
-    parameters = named_parameters(model, guide)
+    parameters = named_parameters(model, guide, frozen=frozen)
     kept = {name: p.grad for name, p in parameters.items()}
     for p in parameters.values():
         p.grad = None
@@ -155,7 +161,7 @@ def preflight(model, guide, objective, batch, *, whole=True, single=True):
     loss = loss[0] if isinstance(loss, tuple) else loss
     if not math.isfinite(loss):
         raise ValueError(f"the first loss is {loss}: {non_finite_sites(model_trace, guide_trace)}")
-    parameters = named_parameters(model, guide, set(used.trace.nodes))  # lazily made parameters exist now
+    parameters = named_parameters(model, guide, set(used.trace.nodes), frozen)  # lazily made parameters exist now
     check_gradients(parameters)
     for name, p in parameters.items():
         p.grad = kept.get(name)

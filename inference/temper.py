@@ -34,6 +34,7 @@ class Temper(Messenger):
             raise ValueError(f"steps must be >= 0, not {steps}")
         sites = (sites,) if isinstance(sites, str) else sites
         self.start, self.stop, self.steps, self.sites = float(start), float(stop), int(steps), sites
+        self.met = set()  # latent sites seen, so that a misspelt one can be told
         # A tensor, changed in place: a recorded step sees the new value.
         self.beta = torch.tensor(self.start if self.steps else self.stop)
 
@@ -44,6 +45,12 @@ class Temper(Messenger):
         self.beta.fill_(value)
         return value
 
+    def check(self):
+        """Raise a ValueError naming the sites to temper that the model does not have; call after a pass."""
+        unknown = sorted(set(self.sites or ()) - self.met)
+        if unknown:
+            raise ValueError(f"there is no latent site {unknown} to temper; the model has {sorted(self.met)}")
+
     @property
     def finished(self):
         """Whether beta is exactly one, so that the handler changes nothing."""
@@ -52,6 +59,7 @@ class Temper(Messenger):
     def _pyro_sample(self, msg):
         if msg["is_observed"] or site_is_subsample(msg):
             return
+        self.met.add(msg["name"])
         if self.sites is None or msg["name"] in self.sites:
             msg["scale"] = msg["scale"] * self.beta
 

@@ -196,8 +196,10 @@ def _apply(args):
 def run(argv):
     """Parse and carry out; errors of the user become one line on stderr and an exit code."""
     args = build_parser().parse_args(argv)
-    if args.command not in ("list", "data", "new") and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a user's own module stands where the command is run; it shadows nothing
+    here = os.getcwd()
+    added = args.command not in ("list", "data", "new") and here not in sys.path
+    if added:
+        sys.path.append(here)  # a user's own module stands where the command is run; it shadows nothing
     try:
         code = args.run(args)
         sys.stdout.flush()
@@ -217,3 +219,6 @@ def run(argv):
         if isinstance(error, (DataError, OSError)):
             return BAD_DATA
         return DIVERGED if isinstance(error, ArithmeticError) else USAGE
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)

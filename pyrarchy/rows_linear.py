@@ -79,7 +79,7 @@ def ppca(data, *, z_dim=8, noise_floor=1e-4):
     guide="Amortized",
     density="z1 ~ N(0, I);  x | z1 ~ N(mean + W z1, scale^2 I);  q(z1 | x) diagonal, linear in x",
     likelihood="gaussian",
-    training=Training(epochs=200, batch_size=100, lr=1e-2, decay=0.01, objective="analytic"),
+    training=Training(epochs=400, batch_size=100, lr=3e-2, decay=0.0, objective="analytic"),
     source=Source(
         "Lucas, James and Tucker, George and Grosse, Roger and Norouzi, Mohammad",
         2019,
@@ -103,7 +103,7 @@ def linear_vae(data, *, z_dim=8):
     density="z2 ~ N(0, 1);  z1 | z2 ~ N(a z2, z1_scale^2 I);  x | z1 ~ N(z1, x_scale^2 I)",
     likelihood="gaussian",
     data="gaussian_tree",
-    training=Training(epochs=60, batch_size=50, lr=1e-2, decay=0.01),
+    training=Training(epochs=400, batch_size=50, lr=5e-2, decay=0.0),
     source=Source(
         "Sonderby, Casper Kaae and Raiko, Tapani and Maaloe, Lars and Sonderby, Soren Kaae and Winther, Ole",
         2016,

@@ -90,7 +90,7 @@ def eight_schools_iaf(data):
     likelihood="own",
     source=RUBIN_1981,
     caution=FUNNEL,
-    training=Training(steps=2000, lr=3e-2, decay=0.0, objective="elbo:16"),
+    training=Training(steps=8000, lr=5e-2, decay=0.0, objective="elbo:16"),
 )
 def eight_schools_centred(data):
     """Eight schools, centred, with a mean-field guide: the textbook example of a posterior not to be trusted."""

@@ -67,6 +67,17 @@ def plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+class _Config(dict):
+    """A configuration that names its file when an entry is missing."""
+
+    def __init__(self, path, content):
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key):
+        raise RunError(f"{self.path}: has no entry '{key}' (written by another version of pyrarchy?); fit again")
+
+
 def read_config(run):
     """The configuration of a run.
 
@@ -74,7 +85,7 @@ def read_config(run):
     """
     path = Path(run) / "config.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _Config(path, json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise RunError(f"{run}: not a run folder (it has no config.json); give the --out of a fit") from None
     except (OSError, ValueError) as error:
@@ -183,7 +194,7 @@ def warm_up(config):
 def read_curve(run):
     """The training curve of a run: a :class:`~pyrarchy.inference.Record`, or the log-likelihoods of EM as a list."""
     from .inference.checkpoint import load_latest
-    from .inference.loop import _describe
+    from .inference.loop import describe
     from .inference.record import Record
     from .objectives import make_objective
 
@@ -193,7 +204,7 @@ def read_curve(run):
         return [float(line.split(",")[1]) for line in lines]
     state, _, remark = load_latest(Path(run) / "checkpoint.npz")
     objective = make_objective(config["objective"])
-    words = _describe(objective, warm_up(config))
+    words = describe(objective, warm_up(config))
     record = Record(words, objective.is_lower_bound, step=state["step"], remarks=[remark] if remark else [])
     for curve, values in state["record"].items():
         setattr(record, curve, values.tolist())

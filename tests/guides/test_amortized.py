@@ -3,10 +3,11 @@
 import pyro
 import pytest
 import torch
+from torch import nn
+
 from pyrarchy.guides import Amortized, Encoder
 from pyrarchy.inference import ELBO, check_pair
 from pyrarchy.zoo import MarkovHVAE
-from torch import nn
 
 X, Z, B = 7, (4, 3), 5
 

@@ -6,12 +6,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyrarchy.guides import Guide
-from pyrarchy.inference import ELBO, ImportanceWeighted, fit, trace_pair
 from pyro import poutine
 from pyro.infer import Predictive, Trace_ELBO
 from pyro.nn import PyroModule
 from torch import nn
+
+from pyrarchy.guides import Guide
+from pyrarchy.inference import ELBO, ImportanceWeighted, fit, trace_pair
 
 B = 3
 

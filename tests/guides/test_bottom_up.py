@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+
 from pyrarchy.guides import BottomUp
 from pyrarchy.inference import ELBO, AnalyticELBO, ImportanceWeighted, check_pair, evaluate, fit
 from pyrarchy.zoo import MarkovHVAE

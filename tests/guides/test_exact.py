@@ -4,12 +4,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule
+
 from pyrarchy.guides import Exact
 from pyrarchy.inference import ELBO, ImportanceWeighted, Renyi
 from pyrarchy.zoo.factor_analysis import FactorAnalysis
 from pyrarchy.zoo.gaussian_tree import GaussianTree
 from pyrarchy.zoo.ppca import PPCA
-from pyro.nn import PyroModule
 
 B = 5
 

@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+
 from pyrarchy.guides import IAF, Encoder
 from pyrarchy.guides.iaf import GatedFlow
 from pyrarchy.inference import ELBO, ImportanceWeighted, check_pair, fit

@@ -5,13 +5,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.nn import PyroModule
+
 from pyrarchy.guides.full_rank import FullRank
 from pyrarchy.guides.joint import Joint
 from pyrarchy.guides.joint_iaf import JointIAF
 from pyrarchy.inference import ELBO, AnalyticELBO, ImportanceWeighted, check_pair, evaluate, fit
 from pyrarchy.inference.terms import make_terms, trace_pair
-from pyro.infer import SVI, Predictive, Trace_ELBO
-from pyro.nn import PyroModule
 
 GUIDES = [FullRank, JointIAF]
 

@@ -6,11 +6,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule
+
 from pyrarchy.guides import Encoder, Ladder, precision_weighted
 from pyrarchy.inference import ELBO, ImportanceWeighted, check_pair
 from pyrarchy.zoo import MarkovHVAE
 from pyrarchy.zoo.gaussian_tree import GaussianTree
-from pyro.nn import PyroModule
 
 D, T2, S2, B = 2, 0.1, 1.0, 3
 

@@ -5,11 +5,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.nn import PyroModule
+
 from pyrarchy.guides.mean_field import MeanField
 from pyrarchy.inference import ELBO, AnalyticELBO, check_pair, evaluate, fit
 from pyrarchy.inference.terms import make_terms, trace_pair
-from pyro.infer import SVI, Predictive, Trace_ELBO
-from pyro.nn import PyroModule
 
 
 class Local(PyroModule):

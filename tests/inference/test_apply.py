@@ -5,12 +5,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyrarchy.guides import Exact
-from pyrarchy.inference import decode, encode, isolated, reconstruct, sample
-from pyrarchy.zoo import PPCA
 from pyro import poutine
 
 import pyrarchy
+from pyrarchy.guides import Exact
+from pyrarchy.inference import decode, encode, isolated, reconstruct, sample
+from pyrarchy.zoo import PPCA
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
+
 from pyrarchy.inference import Batches
 from pyrarchy.inference.batches import IterableBatches, as_batches
 from pyrarchy.inference.isolation import rng_state, set_rng_state
-from torch.utils.data import DataLoader, TensorDataset
 
 N = 11
 X, Y = torch.arange(N), torch.arange(N) * 10.0

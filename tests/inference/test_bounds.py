@@ -8,11 +8,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.nn import PyroModule
+
 from pyrarchy.guides import Encoder, Guide, Ladder
 from pyrarchy.inference import ELBO, AnalyticELBO, Bound, FreeBits, ImportanceWeighted, Renyi, VRMax
 from pyrarchy.zoo import MarkovHVAE
-from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
-from pyro.nn import PyroModule
 
 D, B, S = 2, 5, 0.5
 

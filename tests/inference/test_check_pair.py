@@ -4,12 +4,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyrarchy.guides import Encoder, Ladder
-from pyrarchy.inference import ImportanceWeighted, check_pair
-from pyrarchy.zoo import EightSchools, MarkovHVAE
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from torch import nn
+
+from pyrarchy.guides import Encoder, Ladder
+from pyrarchy.inference import ImportanceWeighted, check_pair
+from pyrarchy.zoo import EightSchools, MarkovHVAE
 
 B = 6
 

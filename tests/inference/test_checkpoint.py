@@ -11,6 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+
 from pyrarchy.inference import CheckpointError, load_state, save_state
 from pyrarchy.inference.checkpoint import _digest, load_latest, previous
 

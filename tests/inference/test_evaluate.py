@@ -7,12 +7,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule
+from torch import nn
+
 from pyrarchy.guides import Exact, Guide
 from pyrarchy.inference import evaluate
 from pyrarchy.zoo import EightSchools
 from pyrarchy.zoo.factor_analysis import FactorAnalysis
-from pyro.nn import PyroModule
-from torch import nn
 
 N = 23
 

@@ -11,12 +11,21 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import SVI
+from pyro.infer.util import is_validation_enabled
+from pyro.nn import PyroModule, PyroParam
+from torch import nn
+from torch.distributions import constraints
+from torch.utils.data import DataLoader, TensorDataset
+
+import pyrarchy
 from pyrarchy.guides import Encoder, Ladder
 from pyrarchy.inference import (
     ELBO,
     AnalyticELBO,
     Batches,
     DivergedError,
+    FreeBits,
     ImportanceWeighted,
     Temper,
     evaluate,
@@ -26,12 +35,6 @@ from pyrarchy.inference import (
 )
 from pyrarchy.inference.loop import load_modules
 from pyrarchy.zoo import MarkovHVAE
-from pyro.infer import SVI
-from pyro.infer.util import is_validation_enabled
-from pyro.nn import PyroModule, PyroParam
-from torch import nn
-from torch.distributions import constraints
-from torch.utils.data import DataLoader, TensorDataset
 
 N = 11
 PIXELS = torch.rand(N, 5, generator=torch.Generator().manual_seed(0))
@@ -373,3 +376,39 @@ def test_arguments_are_checked(tmp_path):
         fit(*ladder(), X, steps=2, out=tmp_path, resume=True, seed=2)
     with pytest.raises(ValueError, match="another pair"):
         fit(*scaled(), REAL, steps=2, out=tmp_path, resume=True, seed=1)
+
+
+def test_resume_refuses_another_setting(tmp_path):
+    """Batch size and objective decide the numbers to come, so a resumed run must have the same."""
+    fit(*ladder(), X, steps=3, batch_size=4, out=tmp_path)
+    with pytest.raises(ValueError, match=r"started with \(batch size, rows\) \(4, \d+\), not \(3, \d+\)"):
+        fit(*ladder(), X, steps=5, batch_size=3, out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="started with objective ELBO"):
+        fit(*ladder(), X, steps=5, batch_size=4, out=tmp_path, resume=True, objective=FreeBits(0.1))
+
+
+def test_divergence_met_by_validation_is_still_divergence(tmp_path):
+    """A batch of a new shape runs with validation on, which meets the damage of the step before it first."""
+    rows = X[:7]
+
+    def spoil(step):
+        if step.step == 1:
+            with torch.no_grad():
+                next(step.model.parameters()).fill_(torch.nan)
+
+    with pytest.raises(DivergedError, match="step 2"):
+        fit(*ladder(), rows, steps=4, batch_size=4, callbacks=[spoil], out=tmp_path)
+
+
+def test_a_frozen_parameter_stays_frozen():
+    """Pyro turns requires_grad on again at every read of a PyroModule's own parameter; fit does not train it."""
+    model, guide = pyrarchy.get_pair("linear_vae")(pyrarchy.load_data("digits"), z_dim=3)
+    model.requires_grad_(False)
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    weight = guide.encoder.heads[0].loc.weight
+    moved = weight.clone()
+    fit(model, guide, torch.rand(9, 64), steps=3)
+    assert all(
+        torch.equal(p, before[n]) and not p.requires_grad and p.grad is None for n, p in model.named_parameters()
+    )
+    assert not torch.equal(weight, moved)

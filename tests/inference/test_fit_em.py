@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_breast_cancer, load_wine
+
 from pyrarchy.inference.fit_em import LikelihoodFellError, exact_em, fit_em
 from pyrarchy.zoo.factor_analysis import FactorAnalysis
 from pyrarchy.zoo.factor_analysis_em import HeywoodWarning
 from pyrarchy.zoo.ppca import PPCA
-from sklearn.datasets import load_breast_cancer, load_wine
 
 
 def standardised(load):

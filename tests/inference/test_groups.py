@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from pyrarchy.inference import groups
 from pyrarchy.inference.groups import load, pack, save, summary
 

@@ -8,12 +8,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyrarchy.guides.base import Guide
-from pyrarchy.inference.groups import load, save, summary
-from pyrarchy.inference.inference_data import to_inference_data
 from pyro import poutine
 from pyro.infer import Predictive
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal, AutoNormalMessenger
+
+from pyrarchy.guides.base import Guide
+from pyrarchy.inference.groups import load, save, summary
+from pyrarchy.inference.inference_data import to_inference_data
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)

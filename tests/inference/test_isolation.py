@@ -7,12 +7,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyrarchy.inference import ELBO, isolated
-from pyrarchy.inference.isolation import isolated_store, root_modules
 from pyro import poutine
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 from torch.distributions import constraints
+
+from pyrarchy.inference import ELBO, isolated
+from pyrarchy.inference.isolation import isolated_store, root_modules
 
 
 class Model(PyroModule):

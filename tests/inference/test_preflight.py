@@ -4,14 +4,15 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyrarchy.guides import Guide, Ladder
-from pyrarchy.inference import ELBO, ImportanceWeighted, fit, isolated, preflight
 from pyro import poutine
 from pyro.infer import RenyiELBO, ReweightedWakeSleep, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoNormal, AutoNormalMessenger
 from pyro.nn import PyroModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from pyrarchy.guides import Guide, Ladder
+from pyrarchy.inference import ELBO, ImportanceWeighted, fit, isolated, preflight
 
 X = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
 

@@ -4,10 +4,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import Trace_ELBO
+
 from pyrarchy.guides import BottomUp, Encoder, Ladder
 from pyrarchy.inference import ELBO, AnalyticELBO, FreeBits, ImportanceWeighted, Renyi, Temper, VRMax, fit
 from pyrarchy.zoo import MarkovHVAE
-from pyro.infer import Trace_ELBO
 
 B = 4
 
@@ -95,3 +96,9 @@ def test_the_subsampled_plate_and_the_temperature_do_not_mix_up():
     with pytest.raises(ValueError, match="temperature"):
         with Temper(stop=0.5):
             ImportanceWeighted(2).loss(model, guide, x, torch.arange(4))
+
+
+def test_a_misspelt_site_is_refused_by_fit():
+    model, guide, x = pair()
+    with pytest.raises(ValueError, match=r"no latent site \['zz'\] to temper; the model has"):
+        fit(model, guide, x, steps=2, temper=Temper(0.0, steps=3, sites=("zz",)))

@@ -6,6 +6,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoMultivariateNormal
+from pyro.nn import PyroModule
+
 from pyrarchy.guides import Guide
 from pyrarchy.inference import (
     ELBO,
@@ -18,9 +22,6 @@ from pyrarchy.inference import (
     trace_pair,
 )
 from pyrarchy.zoo import EightSchools, EightSchoolsNonCentred
-from pyro import poutine
-from pyro.infer.autoguide import AutoMultivariateNormal
-from pyro.nn import PyroModule
 
 B, M, K = 3, 4, 5
 MASK = torch.tensor([[True, False, True, True]] * B)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from pyrarchy.inference import Record, decode, encode, evaluate
 
 import pyrarchy
 from pyrarchy import plots
 from pyrarchy.figures import Canvas, by_depth, curves, interpolate, pictures, traverse, widest_units
+from pyrarchy.inference import Record, decode, encode, evaluate
 
 LOCAL = {"curves", "rates", "images", "traversals", "interpolations", "latent"}
 

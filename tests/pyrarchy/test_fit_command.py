@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from pyrarchy.inference import ELBO, Batches, Temper, fit, load_state
 
 import pyrarchy
 from pyrarchy.fit_command import to_tensors
+from pyrarchy.inference import ELBO, Batches, Temper, fit, load_state
 from pyrarchy.run_folder import read_config
 
 from .conftest import RUNS, UNIT, fit_now

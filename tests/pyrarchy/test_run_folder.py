@@ -10,11 +10,11 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from pyrarchy.inference import ELBO, isolated
 
 import pyrarchy
 from pyrarchy import DataError
 from pyrarchy.fit_command import to_tensors
+from pyrarchy.inference import ELBO, isolated
 from pyrarchy.run_folder import RunError, plain, read_config, read_curve, read_example, select_rows, write_json
 
 from .conftest import RUNS

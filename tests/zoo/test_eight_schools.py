@@ -7,13 +7,14 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
+
 from pyrarchy.guides.full_rank import FullRank
 from pyrarchy.guides.joint_iaf import JointIAF
 from pyrarchy.guides.mean_field import MeanField
 from pyrarchy.inference import ELBO, evaluate, fit, isolated, psis
 from pyrarchy.inference.terms import make_terms, trace_pair
 from pyrarchy.zoo.eight_schools import EightSchools, EightSchoolsNonCentred
-from pyro import poutine
 
 Y = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12])
 SIGMA = torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])

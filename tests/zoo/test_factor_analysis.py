@@ -4,6 +4,11 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from pyro import poutine
+from sklearn import datasets
+from sklearn.decomposition import FactorAnalysis as PeerFactorAnalysis
+from sklearn.exceptions import ConvergenceWarning
+
 from pyrarchy.zoo.factor_analysis import FactorAnalysis, constant_columns
 from pyrarchy.zoo.factor_analysis_em import HeywoodWarning, fit_factor_analysis
 from pyrarchy.zoo.linear_gaussian import (
@@ -14,10 +19,6 @@ from pyrarchy.zoo.linear_gaussian import (
     fa_px_em,
     sufficient_statistics,
 )
-from pyro import poutine
-from sklearn import datasets
-from sklearn.decomposition import FactorAnalysis as PeerFactorAnalysis
-from sklearn.exceptions import ConvergenceWarning
 
 
 def standardised(name):
@@ -270,3 +271,15 @@ def test_runs_as_a_pyro_model_with_particles_on_the_left():
     joint = trace.log_prob_sum(lambda name, site: site["type"] == "sample") - model.log_marginal(x).sum()
     conditional = model.posterior(x).log_prob(trace.nodes["z1"]["value"]).sum()
     torch.testing.assert_close(joint, conditional, rtol=1e-4, atol=1e-4)  # Bayes' rule on the traced density
+
+
+def test_column_that_nears_the_floor_is_put_on_it():
+    """EM nears the floor as one over the steps and would stop at twice its value, with no warning."""
+    rng = np.random.default_rng(0)
+    loadings = rng.normal(size=(6, 1)) * 0.7 + 0.5
+    x = rng.normal(size=(60, 1)) @ loadings.T + rng.normal(size=(60, 6))
+    with pytest.warns(HeywoodWarning, match=r"column\(s\) 1 "):
+        fit = fit_factor_analysis(sufficient_statistics(x), 2, starts=4)
+    assert fit.heywood == (1,) and fit.converged
+    assert np.isclose(fit.noise_variance[1], 1e-4 * x[:, 1].var(), rtol=1e-6)
+    assert np.diff(fit.trace).min() > -1e-11

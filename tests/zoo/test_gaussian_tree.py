@@ -3,8 +3,9 @@ import math
 import pyro
 import pytest
 import torch
-from pyrarchy.zoo.gaussian_tree import GaussianTree
 from pyro import poutine
+
+from pyrarchy.zoo.gaussian_tree import GaussianTree
 
 D, A, T, S = 3, 1.7, 0.6, 0.9
 

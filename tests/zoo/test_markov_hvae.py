@@ -4,8 +4,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyrarchy.zoo import MarkovHVAE
 from pyro import poutine
+
+from pyrarchy.zoo import MarkovHVAE
 
 X, Z, B = 7, (5, 4, 3), 6
 

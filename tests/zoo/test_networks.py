@@ -3,8 +3,9 @@
 import pyro.distributions as dist
 import pytest
 import torch
-from pyrarchy.zoo.networks import BernoulliHead, NormalHead, mlp, standard_normal
 from torch import nn
+
+from pyrarchy.zoo.networks import BernoulliHead, NormalHead, mlp, standard_normal
 
 
 @pytest.mark.parametrize("lead", [(), (4,), (3, 4), (2, 3, 4)])

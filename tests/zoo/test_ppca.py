@@ -2,6 +2,10 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from pyro import poutine
+from sklearn.datasets import load_wine
+from sklearn.decomposition import PCA
+
 from pyrarchy.zoo.linear_gaussian import (
     fa_log_likelihood,
     ppca_closed_form,
@@ -9,9 +13,6 @@ from pyrarchy.zoo.linear_gaussian import (
     sufficient_statistics,
 )
 from pyrarchy.zoo.ppca import PPCA
-from pyro import poutine
-from sklearn.datasets import load_wine
-from sklearn.decomposition import PCA
 
 
 def wine():

@@ -4,9 +4,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyrarchy.zoo import VAE, GaussianVAE, MarkovHVAE
 from pyro import poutine
 from pyro.infer import Predictive
+
+from pyrarchy.zoo import VAE, GaussianVAE, MarkovHVAE
 
 X, Z, B = 7, 3, 5
 
