@@ -23,16 +23,16 @@ test-slow: env
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: env
-	$(PIP) '.[lint]'
+	$(PIP) --editable '.[lint]'
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 bench: env
-	$(PIP) '.[bench]'
+	$(PIP) --editable '.[bench]'
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 docs: env
-	$(PIP) '.[docs]'
+	$(PIP) --editable '.[docs]'
 	$(BIN)/python docs/make.py $(ARGS)
 
 clean:
