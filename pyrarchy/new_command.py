@@ -1,8 +1,8 @@
 """``pyrarchy new NAME``: a package with a model, a guide and a row to fill in, and the test that they must pass."""
 
 import datetime
-import importlib.util
 import keyword
+import sys
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -32,7 +32,8 @@ def write_pair(name, folder="."):
     for path in (package, test):
         if path.exists():
             raise ValueError(f"{path} is there already; choose another name or folder")
-    if importlib.util.find_spec(name) is not None:
+    # The finders are asked themselves: importlib.util.find_spec would also know what this process has imported before.
+    if any(finder.find_spec(name, None) for finder in sys.meta_path):
         raise ValueError(f"'{name}' is the name of an installed module, which the pair would hide; choose another")
     words = {"name": name, "title": title, "year": datetime.date.today().year}
     templates = files("pyrarchy") / "templates"
