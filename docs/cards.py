@@ -10,6 +10,7 @@ PICTURES = DOCS / "gallery"
 GROUPS = {
     "rows_linear": "Linear-Gaussian pairs: exact answers",
     "rows_images": "Deep pairs for images",
+    "rows_conjugate": "Conjugate models: coordinate ascent",
     "rows_statistics": "Hierarchies of the statistics literature",
 }
 
@@ -104,8 +105,8 @@ def authors(source):
 
 def training_rows(plan):
     """The default training as rows of a table."""
-    if plan.method == "em":
-        return [("training", "exact EM to convergence")]
+    if plan.method != "svi":
+        return [("training", {"em": "exact EM", "cavi": "coordinate ascent"}[plan.method] + " to convergence")]
     budget = f"{plan.epochs} epochs" if plan.epochs else f"{plan.steps} steps"
     rows = [("objective", f"`{plan.objective}`"), ("budget", f"{budget}, batch {plan.batch_size or 'whole'}")]
     rows.append(("learning rate", f"{plan.lr:g}, falling to {plan.lr * plan.decay:g}" if plan.decay != 1 else plan.lr))
@@ -119,9 +120,11 @@ def measured_rows(measured):
     rows = [("evaluated on", measured["evaluated_on"])]
     if measured.get("exact_log_p") is not None:
         rows.append(("log p(x), exact", with_error(measured["exact_log_p"], measured["exact_log_p_error"])))
-    rows.append(("log p(x), lower bound in expectation", with_error(measured["log_p"], measured["log_p_error"])))
-    rows.append((f"importance samples per {'datum' if measured['num_data'] > 1 else 'data set'}", measured["samples"]))
-    rows.append(("ELBO", f"{measured['elbo']:.3f}"))
+    if measured["samples"]:
+        rows.append(("log p(x), lower bound in expectation", with_error(measured["log_p"], measured["log_p_error"])))
+        whose = "datum" if measured["num_data"] > 1 else "data set"
+        rows.append((f"importance samples per {whose}", measured["samples"]))
+    rows.append(("ELBO" if measured["samples"] else "ELBO, closed form", f"{measured['elbo']:.3f}"))
     shares = {word: share for word, share in measured["k_hat_shares"].items() if share}
     if shares and measured["num_data"] > 1:
         rows.append(("k-hat", ", ".join(f"{word} {share:.0%}" for word, share in shares.items())))

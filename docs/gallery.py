@@ -38,7 +38,8 @@ def make_picture(name, runs, quick=False):
         code = cli.run(["fit", name, "--out", str(run), "--quiet", *steps])
         if code:
             raise RuntimeError(f"pyrarchy fit {name} ended with exit code {code}")
-    for fits, draw in ((is_own, forest), (is_tree, tree), (is_linear, loadings)):
+    drawn = {is_normal_gamma: contours, is_mixture: clusters, is_own: forest, is_tree: tree, is_linear: loadings}
+    for fits, draw in drawn.items():
         if fits(pair):
             picture, caption = draw(pair, run)
             break
@@ -46,7 +47,8 @@ def make_picture(name, runs, quick=False):
         picture, caption = images(pair, run)
     result = json.loads((run / "result.json").read_text())
     figures = {key: result.get(key) for key in KEPT}
-    samples = int(result["log_p_is"].rsplit(",", 1)[1].split()[0])
+    words = result["log_p_is"].rsplit(",", 1)[1].split()
+    samples = int(words[0]) if words[0].isdigit() else 0  # a bound in closed form
     return picture, {"picture": caption, "samples": samples, "fitted_with": defaults(pair), **figures}
 
 
@@ -79,7 +81,76 @@ def is_tree(pair):
 
 def is_linear(pair):
     """Rows whose loadings W can be looked at."""
-    return pair.model in ("FactorAnalysis", "PPCA")
+    return pair.model in ("FactorAnalysis", "PPCA", "BayesianPPCA")
+
+
+def is_normal_gamma(pair):
+    """The row whose joint posterior has two dimensions and is known."""
+    return pair.model == "NormalGamma"
+
+
+def is_mixture(pair):
+    """The row whose components can be drawn over the data."""
+    return pair.model == "GaussianMixture"
+
+
+def contours(pair, run):
+    """The exact posterior of mean and precision, and the factorised one."""
+    import torch
+
+    model, guide = pyrarchy.load(run)
+    rows = to_tensors(pyrarchy.load_data(pair.data).train)
+    q = guide.q
+    with torch.no_grad():
+        mu = q.loc + q.scale * torch.linspace(-3, 3, 120)
+        tau = (q.shape + q.shape.sqrt() * torch.linspace(-3, 4.2, 120)[:, None]) / q.rate
+        exact = model.posterior(*rows)
+        log_p = exact["tau"].log_prob(tau) + exact["mu"]({"tau": tau}).log_prob(mu)
+        log_q = model.factor("tau", q, {}).log_prob(tau) + model.factor("mu", q, {}).log_prob(mu)
+    picture = plots.png(two_posteriors(mu, tau[:, 0], log_p, log_q))
+    return picture, "The exact posterior (grey) and the factorised one; lines at 0.5, 1, 2 and 4 nats below each top."
+
+
+@styled
+def two_posteriors(mu, tau, log_p, log_q):
+    """Contours of two log-densities over a grid."""
+    figure, axes = single(3.4)
+    levels = [-4, -2, -1, -0.5]
+    axes.contour(mu, tau, log_p - log_p.max(), levels, colors="#999999", linewidths=2.5, linestyles="solid")
+    axes.contour(mu, tau, log_q - log_q.max(), levels, colors=COLOURS[0], linewidths=1.2, linestyles="dashed")
+    axes.set_xlabel("mu: nanoseconds beyond 24,800")
+    axes.set_ylabel("tau: precision")
+    return figure
+
+
+def clusters(pair, run):
+    """The data by their likeliest component, and each component that holds data as an ellipse."""
+    import torch
+
+    model, guide = pyrarchy.load(run)
+    data = pyrarchy.load_data(pair.data)
+    with torch.no_grad():
+        q = model.localise(to_tensors(data.train), q=guide.q)
+    scale = (q.rate / q.shape).sqrt()
+    used = [k for k in range(model.components) if q.assignments[:, k].sum() > 1]
+    figure = ellipses(data, q.assignments.argmax(-1).numpy(), [(k, q.loc[k], scale[k]) for k in used])
+    caption = f"{len(used)} of {model.components} components hold data: centre and two standard deviations of each."
+    return plots.png(figure), caption
+
+
+@styled
+def ellipses(data, labels, components):
+    """A scatter of two columns, coloured by label, with an ellipse per component."""
+    from matplotlib.patches import Ellipse
+
+    figure, axes = single(3.4)
+    for i, (k, centre, scale) in enumerate(components):
+        rows = data.train[labels == k]
+        axes.plot(rows[:, 0], rows[:, 1], "o", color=COLOURS[i], markersize=3, alpha=0.6)
+        axes.add_patch(Ellipse(centre.tolist(), *(4 * scale).tolist(), fill=False, edgecolor=COLOURS[i], linewidth=1.5))
+    axes.set_xlabel(f"{data.coords['column'][0]} (minutes)")
+    axes.set_ylabel(f"{data.coords['column'][1]} (minutes)")
+    return figure
 
 
 def forest(pair, run):
@@ -108,7 +179,7 @@ def loadings(pair, run):
     canvas = Canvas(data, columns)
     model, guide = pyrarchy.load(run)
     rows = to_tensors(rows_of(run, config["data"]))[:COLUMNS]
-    weights = model.loadings.detach().numpy().T
+    weights = (guide.q if hasattr(guide, "q") else model).loadings.detach().numpy().T
     weights = weights[np.argsort(-(weights**2).sum(1))][:COLUMNS]
     largest = np.take_along_axis(weights, np.abs(weights).argmax(1)[:, None], 1)
     weights = weights * np.sign(largest)  # the sign of a factor is arbitrary

@@ -8,6 +8,7 @@ if not __name__.startswith("pyrarchy."):
 from .amortized import Amortized
 from .base import Guide
 from .bottom_up import BottomUp
+from .conjugate import Conjugate
 from .encoder import Encoder
 from .exact import Exact
 from .full_rank import FullRank
@@ -20,6 +21,7 @@ __all__ = [
     "IAF",
     "Amortized",
     "BottomUp",
+    "Conjugate",
     "Encoder",
     "Exact",
     "FullRank",

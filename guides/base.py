@@ -109,7 +109,9 @@ class Guide(AutoMessenger):
     def _pyro_sample(self, msg):
         # AutoMessenger expands q to the prior's batch shape alone; where p(b) ignores a and q(b | a) does not, that
         # fails under particles, so both are expanded to their common shape here.
-        if msg["is_observed"] or site_is_subsample(msg):
+        if site_is_subsample(msg) or msg["infer"].get("_deterministic"):
+            return
+        if msg["is_observed"] and self._asking is None:
             return
         name, prior = msg["name"], msg["fn"]
         if self._asking is not None:

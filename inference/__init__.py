@@ -8,55 +8,88 @@ from .batches import Batches
 from .bound import Bound
 from .check_pair import PairCheck, check_pair
 from .checkpoint import CheckpointError, load_state, save_state
+from .compare import compare
+from .compare_runs import Entry
+from .comparison import Comparison, Outcome
 from .elbo import ELBO, AnalyticELBO, FreeBits
+from .estimators import ESTIMATORS, Estimator
 from .evaluate import Evaluation, evaluate
 from .fit import fit
+from .fit_cavi import BoundFellError, CAVIRecord, fit_cavi
 from .fit_em import EMRecord, LikelihoodFellError, exact_em, fit_em
+from .freeze import log_prob
+from .gradient_snr import GradientSNR, gradient_snr
 from .groups import summary
-from .importance import ImportanceWeighted, Renyi, VRMax, WeightBound
+from .importance import ImportanceWeighted, Renyi, VRMax
 from .inference_data import to_inference_data
 from .isolation import isolated
 from .loop import DivergedError, Step, adam
+from .mcmc import MCMCResult, mcmc_inference_data, run_nuts
+from .multisample import CIWAE, MIWAE, PIWAE, Jackknife, Thermodynamic
 from .preflight import preflight
 from .psis import psis
 from .record import Record
+from .resampled import Resampled
 from .temper import Temper
 from .terms import Terms, make_terms, trace_pair
+from .weight_bound import WeightBound, WeightFunction
 
 __all__ = [
+    "CIWAE",
     "ELBO",
+    "ESTIMATORS",
+    "MIWAE",
+    "PIWAE",
     "AnalyticELBO",
     "Batches",
     "Bound",
+    "BoundFellError",
+    "CAVIRecord",
     "CheckpointError",
+    "Comparison",
     "DivergedError",
     "EMRecord",
+    "Entry",
+    "Estimator",
     "Evaluation",
     "FreeBits",
+    "GradientSNR",
     "ImportanceWeighted",
+    "Jackknife",
     "LikelihoodFellError",
+    "MCMCResult",
+    "Outcome",
     "PairCheck",
     "Record",
     "Renyi",
+    "Resampled",
     "Step",
     "Temper",
     "Terms",
+    "Thermodynamic",
     "VRMax",
     "WeightBound",
+    "WeightFunction",
     "adam",
     "check_pair",
+    "compare",
     "decode",
     "encode",
     "evaluate",
     "exact_em",
     "fit",
+    "fit_cavi",
     "fit_em",
+    "gradient_snr",
     "isolated",
     "load_state",
+    "log_prob",
     "make_terms",
+    "mcmc_inference_data",
     "preflight",
     "psis",
     "reconstruct",
+    "run_nuts",
     "sample",
     "save_state",
     "summary",

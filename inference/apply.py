@@ -12,8 +12,11 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 
 from .draws import FixAndFree, sites_of
+from .evaluate import check_rows_first, conditional_mean
 from .isolation import isolated
-from .terms import DATA, is_latent, trace_pair
+from .layout import DATA
+from .preflight import check_rows_known
+from .terms import is_latent, make_terms, trace_pair
 
 MEAN_DRAWS = 100
 
@@ -51,7 +54,7 @@ def reconstruct(model, guide, data, *, draws=None, seed=0, plates=1, rows_per_pa
         model_trace, _ = trace_pair(model, guide, args, num_particles=num, plates=plates)
         observed = sites_of(model_trace, "data")
         if draws is None:
-            return {name: _per_draw(site["fn"].mean, site, num) for name, site in observed.items()}
+            return {name: _per_draw(_observed_mean(site), site, num) for name, site in observed.items()}
         return {name: _per_draw(site["fn"].sample(), site, num) for name, site in observed.items()}
 
     return _over_rows(model, guide, data, images, draws, seed, plates, rows_per_pass)
@@ -86,7 +89,7 @@ def sample(model, args, num, *, mean=False, seed=0, plates=1):
         out = {}
         for name in [*latents, *observed]:
             site = trace.nodes[name]
-            value = site["fn"].mean if mean and name in observed else site["value"]
+            value = _observed_mean(site) if mean and name in observed else site["value"]
             out[name] = (value if local else _per_draw(value, site, num)).cpu().numpy()
         return out
 
@@ -115,15 +118,24 @@ def decode(model, args, values):
         unknown = sorted(set(values) - set(sites_of(trace, "latent")))
         if unknown:
             raise ValueError(f"the model has no latent site(s) {unknown}; it has {list(sites_of(trace, 'latent'))}")
-        return {name: site["fn"].mean.cpu().numpy() for name, site in sites_of(trace, "data").items()}
+        return {name: _observed_mean(site).cpu().numpy() for name, site in sites_of(trace, "data").items()}
 
 
 def _mean(site):
+    if isinstance(site["fn"], torch.distributions.Categorical):
+        raise ValueError(f"site '{site['name']}' is categorical and has no mean: ask for draws")
+    return conditional_mean(site["fn"], site["value"].to(torch.get_default_dtype()))
+
+
+def _observed_mean(site):
+    """E[x | z]; a ValueError names a site without a mean."""
     try:
         mean = site["fn"].mean
     except NotImplementedError:
-        return site["value"]
-    return mean if torch.isfinite(mean).all() else site["value"]
+        mean = None
+    if mean is None or torch.isnan(mean).any():
+        raise ValueError(f"site '{site['name']}' ({type(site['fn']).__name__}) has no mean: ask for draws")
+    return mean
 
 
 def _per_draw(value, site, num):
@@ -141,8 +153,11 @@ def _over_rows(model, guide, data, compute, draws, seed, plates, rows_per_pass):
     if num < 1:
         raise ValueError(f"draws must be at least 1, not {draws}")
     with isolated(model, guide, seed=seed), torch.no_grad():
-        trace, _ = trace_pair(model, guide, args, plates=plates)
+        trace, guide_trace = trace_pair(model, guide, args, plates=plates)
+        check_rows_known(guide, trace.nodes)
         local = all(any(f.name == DATA for f in s["cond_indep_stack"]) for s in trace.nodes.values() if is_latent(s))
+        if local:
+            check_rows_first(make_terms(trace, guide_trace, plates=plates), args)
         size = len(args[0]) if local else 1
         step = max(1, rows_per_pass // num) if local else 1
         parts = []

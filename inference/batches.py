@@ -49,7 +49,8 @@ class Batches:
         :param rng: unused here: the order needs no global generator.
         """
         if self.batch_size is None:
-            yield self._use(self.tensors)
+            if start == 0:
+                yield self._use(self.tensors)
             return
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
         order = torch.randperm(self.num_rows, generator=generator)

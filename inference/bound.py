@@ -1,13 +1,16 @@
 """A bound is one reduction of one table: subclass :class:`Bound` and write :meth:`Bound.reduce`.
 
 A bound here is a Pyro ``ELBO``: it works in Pyro's own ``SVI`` and in :func:`~pyrarchy.inference.fit`. Its value is
-always the bound itself, per datum; the plate's scale is applied outside, after the reduction.
+always the bound itself, per datum; the plate's scale is applied outside, after the reduction. Which gradient is followed
+is the estimator's business and never changes the value (:mod:`~pyrarchy.inference.estimators`).
 """
 
 import torch
 from pyro.infer.elbo import ELBO as PyroELBO
 
-from .terms import make_terms, trace_pair
+from .estimators import make_estimator
+from .run import Run
+from .terms import trace_pair
 
 
 class Bound(PyroELBO):
@@ -15,6 +18,7 @@ class Bound(PyroELBO):
 
     :param int num_particles: K, the draws per datum.
     :param int plates: how many nested vectorised plates the model has (Pyro's own guess would consume random numbers).
+    :param estimator: how the gradient is formed: a name (``"plain"``, ``"dreg"`` ...) or an instance.
     :cvar bool is_lower_bound: whether the value is at most log p(x) in expectation.
 
     >>> class Mean(Bound):
@@ -26,13 +30,14 @@ class Bound(PyroELBO):
 
     is_lower_bound = True
 
-    def __init__(self, num_particles=1, plates=1):
+    def __init__(self, num_particles=1, plates=1, estimator=None):
         if not isinstance(num_particles, int) or num_particles < 1:
             raise ValueError(f"num_particles must be a positive integer, not {num_particles!r}")
         if not isinstance(plates, int) or plates < 0:
             raise ValueError(f"plates must be the model's number of nested plates, not {plates!r}")
         super().__init__(num_particles=num_particles, max_plate_nesting=plates, vectorize_particles=True)
         self.plates = plates
+        self.estimator = make_estimator(estimator)
 
     def reduce(self, terms):
         """The bound per datum, without the plate's scale.
@@ -42,23 +47,32 @@ class Bound(PyroELBO):
         """
         raise TypeError(f"{type(self).__name__} must override reduce(terms)")
 
+    def run(self, model, guide, args=(), kwargs=None):
+        """A pair at given arguments, ready to be run (more than once, where the estimator needs it)."""
+        once = self.estimator.is_plain(self)
+        return Run(model, guide, args, kwargs or {}, self.num_particles, self.plates, once)
+
     def terms(self, model, guide, *args, **kwargs):
         """Run the pair once and return its table."""
-        traces = trace_pair(model, guide, args, kwargs, num_particles=self.num_particles, plates=self.plates)
-        terms = make_terms(*traces, num_particles=self.num_particles, plates=self.plates)
+        terms = self.run(model, guide, args, kwargs).live()
         self.check(terms)
         return terms
 
     def check(self, terms):
-        """Refuse, by name of the site, a pair for which this objective would be wrong."""
+        """Refuse, by name of the site, a pair for which this objective or its estimator would be wrong."""
         if torch.is_grad_enabled():
-            rough = sorted(name for name, q in terms.q.items() if not q.has_rsample)
-            if rough:
-                raise ValueError(
-                    f"site(s) {rough} have no reparameterised sampler ({type(terms.q[rough[0]]).__name__}), so the "
-                    "guide's gradient would be lost. Use pyro.infer.TraceGraph_ELBO (score function), or "
-                    "TraceEnum_ELBO with a plain guide to sum discrete sites out."
-                )
+            self.estimator.check(self, terms)
+
+    def followed(self, terms, run):
+        """The bound per datum, (B,), whose gradient is the estimator's and whose value is :meth:`reduce`'s."""
+        if not torch.is_grad_enabled():
+            return self.reduce(terms)
+        surrogate = self.estimator.surrogate(self, terms, run)
+        if self.estimator.is_plain(self):
+            return surrogate
+        with torch.no_grad():
+            value = self.reduce(terms)
+        return value + (surrogate - surrogate.detach())
 
     def value(self, model, guide, *args, **kwargs):
         """The bound per datum at temperature one, without gradient: shape (B,), nats."""
@@ -67,8 +81,10 @@ class Bound(PyroELBO):
 
     def differentiable_loss(self, model, guide, *args, **kwargs):
         """Minus the bound, summed over the data and scaled to the full plate, as Pyro's objectives are."""
-        terms = self.terms(model, guide, *args, **kwargs)
-        return -terms.scale * self.reduce(terms).sum()
+        run = self.run(model, guide, args, kwargs)
+        terms = run.live()
+        self.check(terms)
+        return -terms.scale * self.followed(terms, run).sum()
 
     def loss(self, model, guide, *args, **kwargs):
         """The same as a float."""
@@ -87,6 +103,8 @@ class Bound(PyroELBO):
 
     def __repr__(self):
         shown = {k: v for k, v in vars(self).items() if k in self._shown()}
+        if self.estimator.name != "plain":
+            shown["estimator"] = self.estimator.name
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in shown.items())})"
 
     @classmethod

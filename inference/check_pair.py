@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 
 from .bound import Bound
 from .elbo import ELBO
 from .isolation import isolated
+from .layout import log_density
 from .preflight import preflight
 from .terms import is_latent, trace_pair
 
@@ -101,8 +101,7 @@ def _check_particles(model, args, terms):
         trace = poutine.trace(poutine.condition(model, given)).get_trace(*args)
         for name, among in {**terms.log_p, **terms.log_obs}.items():
             site = trace.nodes[name]
-            log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-            row = alone.table(scale_and_mask(log_prob, 1.0, site["mask"]), site)[0]
+            row = alone.table(log_density(site), site)[0]
             if not torch.allclose(row, among[k], rtol=1e-3, atol=1e-3):
                 raise ValueError(
                     f"site '{name}': the log-probability of a particle changes when other particles stand beside it. "

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from .draws import density_axes, log_prob, per_draw, plates_of, sites_of, value_axes
+from .draws import density_axes, per_draw, plates_of, sites_of, value_axes
+from .layout import log_density
 
 PREDICTIVE = ("posterior_predictive", "prior_predictive")
 # Elements of all sites of one chunk of draws: the networks' activations are some ten times that.
@@ -29,7 +30,7 @@ def common_plates(model_trace, guide_trace):
     if not latents:
         return {}
     keys = set.intersection(*({(dim, frame.name) for dim, frame in plates_of(site).items()} for site in around))
-    density = log_prob(next(iter(latents.values())))
+    density = log_density(next(iter(latents.values())))
     return {dim: (name, density.shape[dim]) for dim, name in sorted(keys)}
 
 
@@ -74,7 +75,7 @@ class DrawPlan:
             draws = ("posterior", "prior") if name not in sites_of(trace, "data") else PREDICTIVE
             for group in (group for group in draws if group in wanted):
                 self.arrays[group, name] = (shape, as_numpy(site["value"]).dtype)
-        self.densities = {n: log_prob(s) for n, s in sites_of(trace, "latent", "data", "factor").items()}
+        self.densities = {n: log_density(s) for n, s in sites_of(trace, "latent", "data", "factor").items()}
         for name, site in sites_of(trace, "data").items():
             density = self.densities[name]
             shape, axes = squeezed(density_axes(site, density.shape), density.shape)
@@ -153,7 +154,7 @@ class DrawPlan:
                 if (group, name) in self.arrays:
                     found[group, name] = site["value"]
         if self.wanted & {"log_likelihood", "sample_stats"}:
-            p = {n: log_prob(s) for n, s in sites_of(model_trace, "latent", "data", "factor").items()}
+            p = {n: log_density(s) for n, s in sites_of(model_trace, "latent", "data", "factor").items()}
             p = {n: per_draw(v, num, self.densities[n].shape, n) for n, v in p.items()}
             if "log_likelihood" in self.wanted:
                 found |= {("log_likelihood", n): p[n] for n in data}
@@ -163,8 +164,8 @@ class DrawPlan:
 
     def _weights(self, log_p, guide_trace, num):
         one = self.pair.guide_trace
-        log_q = {n: log_prob(s) for n, s in sites_of(guide_trace, "latent", "factor").items()}
-        log_q = {n: per_draw(v, num, log_prob(one.nodes[n]).shape, n) for n, v in log_q.items()}
+        log_q = {n: log_density(s) for n, s in sites_of(guide_trace, "latent", "factor").items()}
+        log_q = {n: per_draw(v, num, log_density(one.nodes[n]).shape, n) for n, v in log_q.items()}
 
         nothing = next(iter(log_p.values())).new_zeros(num, dtype=torch.double)
 

@@ -11,11 +11,11 @@ import pyro
 import torch
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 
-from .terms import PARTICLES, check_sites, trace_pair
+from .layout import PARTICLES, log_density
+from .terms import check_sites, trace_pair
 
 
 class PinSubsamples(Messenger):
@@ -70,12 +70,6 @@ def kind(site):
 def sites_of(trace, *kinds):
     """Name -> node of the sample sites of the given kinds, in the model's order."""
     return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and kind(s) in kinds}
-
-
-def log_prob(site):
-    """A site's log density in nats, masked but unscaled; shape: its batch shape."""
-    value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-    return scale_and_mask(value, 1.0, site["mask"])
 
 
 def plates_of(site):
@@ -186,7 +180,7 @@ class Pair:
         }
         alone = self.forward(1, values)
         for name, site in sites_of(alone, "latent", "data", "factor", "deterministic").items():
-            read = (lambda s: s["value"]) if kind(site) == "deterministic" else log_prob
+            read = (lambda s: s["value"]) if kind(site) == "deterministic" else log_density
             expected = read(site)
             found = per_draw(read(trace.nodes[name]), num, expected.shape, name)[-1]
             # Single precision, summed in another order.

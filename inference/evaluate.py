@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from .isolation import isolated
+from .preflight import check_rows_known
 from .psis import pareto_k
 from .terms import make_terms, trace_pair
 
@@ -64,8 +65,11 @@ class Evaluation:
         return {name: (int((v > ACTIVE_VARIANCE).sum()), v.size) for name, v in self.variances.items()}
 
     def k_hat_shares(self):
-        """Shares of the data whose k-hat is good (< .5), usable (.5 to .7) and not to be trusted (> .7)."""
-        k = self.k_hat[np.isfinite(self.k_hat)]
+        """Shares of the data whose k-hat is good (< .5), usable (.5 to .7) and not to be trusted (> .7, infinity too).
+
+        Empty where no k-hat could be estimated (fewer than 25 samples).
+        """
+        k = self.k_hat[~np.isnan(self.k_hat)]
         if not k.size:
             return {}
         return {
@@ -123,10 +127,18 @@ def evaluate(model, guide, data, *, num_samples=256, rows_per_pass=1000, plates=
         raise ValueError(f"num_samples must be at least 1, not {num_samples}")
     args = () if data is None else data if isinstance(data, tuple) else (data,)
     with isolated(model, guide, seed=seed), torch.no_grad():
-        first = make_terms(*trace_pair(model, guide, args, plates=plates), plates=plates)
+        traces = trace_pair(model, guide, args, plates=plates)
+        first = make_terms(*traces, plates=plates)
+        check_rows_known(guide, traces[0].nodes)
+        if points := first.point_masses():
+            raise ValueError(
+                f"the guide fixes site(s) {points} at a point: its log q is no density, so neither the ELBO nor importance "
+                "samples bound log p(x). Evaluate a guide with a density there."
+            )
         if first.layout.data_dim is None:
             chunks, rows = [args], 1
         else:
+            check_rows_first(first, args)
             if first.scale != 1.0:
                 raise ValueError(
                     "evaluate needs the data themselves, not a subsampled plate: pass the rows to evaluate"
@@ -148,9 +160,35 @@ def evaluate(model, guide, data, *, num_samples=256, rows_per_pass=1000, plates=
         means = np.concatenate([c["means"][name] for c in columns])
         # the mean of K samples varies even where the posterior mean does not: take that part off
         noise = np.concatenate([c["noise"][name] for c in columns]).mean(0)
-        if len(means) > 1:
+        if len(means) > 1 and num_samples > 1:  # one sample cannot tell its own noise from the data's variation
             variances[name] = np.maximum(means.var(0, ddof=1) - noise, 0.0)
     return Evaluation(**merged, rates=rates, variances=variances, num_samples=num_samples)
+
+
+def check_rows_first(terms, args):
+    """See that every argument has the data as its first axis, so that rows can be taken from it."""
+    n = terms.layout.batch
+    odd = [
+        f"argument {i} of shape {tuple(a.shape)}"
+        for i, a in enumerate(args)
+        if torch.is_tensor(a) and a.shape[:1] != (n,)
+    ]
+    left = [f.name for s in terms.sites.values() for f in s["cond_indep_stack"] if f.dim < terms.layout.data_dim]
+    if odd or left:
+        what = ", ".join(odd) or f"plate(s) {sorted(set(left))} left of plate 'data'"
+        raise ValueError(
+            f"the data must be the first axis of every argument, {n} rows, to be evaluated in parts: {what}. Put plate "
+            "'data' leftmost, and hand context that is not per datum to the model's constructor."
+        )
+
+
+def conditional_mean(distribution, value):
+    """The mean of a distribution where it knows one, shaped as the value; else the value: less noise, same expectation."""
+    try:
+        mean = distribution.mean
+    except NotImplementedError:
+        return value
+    return mean.expand(value.shape) if value.is_floating_point() and torch.isfinite(mean).all() else value
 
 
 def _column(model, guide, args, num_samples, at_once, plates):
@@ -167,6 +205,7 @@ def _column(model, guide, args, num_samples, at_once, plates):
                 rates[name] = rates.get(name, 0.0) + kl / num_samples
         if terms.layout.data_dim is not None:
             for name, z in terms.values.items():
+                z = conditional_mean(terms.q[name], z) if name in terms.q else z
                 draws = (z if k > 1 else z.unsqueeze(0)).double().reshape(k, terms.layout.batch, -1).cpu().numpy()
                 sums[name] = sums.get(name, 0.0) + draws.sum(0)
                 squares[name] = squares.get(name, 0.0) + (draws**2).sum(0)

@@ -59,6 +59,11 @@ def fit(
     if (steps is None) == (epochs is None):
         raise ValueError(f"give exactly one of steps and epochs, not steps={steps} and epochs={epochs}")
     objective = ELBO() if objective is None else objective
+    if not hasattr(objective, "loss_and_grads"):
+        raise TypeError(
+            f"objective must be a Bound or one of Pyro's ELBOs, not {objective!r}. From a name as on the command line: "
+            "pyrarchy.objectives.make_objective('iwae:5')."
+        )
     if temper is not None and not isinstance(objective, Bound):
         raise ValueError(f"a temperature needs one of pyrarchy's bounds, not {type(objective).__name__}: its value at "
                          "temperature one could not be reported")  # fmt: skip

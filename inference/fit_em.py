@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from tqdm import trange
@@ -63,6 +64,8 @@ def fit_em(model, data, *, steps=20_000, tol=1e-9, starts=8, seed=0, progress=Fa
     fit = model.maximize_likelihood(model.statistics(data), starts=starts, seed=seed, tol=tol, max_iter=steps)
     seconds = time.perf_counter() - began
     trace, start_values = ([float(value) for value in values] for values in (fit.trace, fit.start_values))
+    for step, (before, after) in enumerate(pairwise(trace), 1):
+        _check_rise(model, step, before, after)
     return EMRecord(trace, fit.steps, fit.converged, seconds, fit.noise_floor, start_values)
 
 
@@ -91,20 +94,23 @@ def exact_em(model, data, *, steps=20_000, tol=1e-9, progress=False):
             model.maximize(x, model.posterior(x))
             values.append(_value(model, x, step))
             bar.set_postfix({"log p(x)": f"{values[-1]:.4f}"}, refresh=False)
-            gain = values[-1] - values[-2]
-            if gain < -_ROUNDING * (1.0 + abs(values[-1])):
-                raise LikelihoodFellError(
-                    f"{type(model).__name__}: EM step {step} lowered the log-likelihood from {values[-2]:.9g} to "
-                    f"{values[-1]:.9g} nats per datum, which an exact step cannot: check maximize(x, q), posterior(x) "
-                    "and log_marginal(x) against each other. The model keeps the parameters of that step."
-                )
-            if gain < tol:
+            _check_rise(model, step, *values[-2:])
+            if values[-1] - values[-2] < tol:
                 converged = True
                 break
     finally:
         model.to(dtype)
     seconds = time.perf_counter() - began
     return EMRecord(values, len(values) - 1, converged, seconds, getattr(model, "noise_floor", None), values[-1:])
+
+
+def _check_rise(model, step, before, after):
+    if after - before < -_ROUNDING * (1.0 + abs(after)):
+        raise LikelihoodFellError(
+            f"{type(model).__name__}: EM step {step} lowered the log-likelihood from {before:.9g} to {after:.9g} nats per "
+            "datum, which an exact step cannot: check maximize(x, q), posterior(x) and log_marginal(x) against each "
+            "other. The model keeps the parameters of that step."
+        )
 
 
 def _value(model, x, step):

@@ -5,8 +5,9 @@ datasets, and a file written under one opens under the other. Nothing here needs
 
 Source: the InferenceData schema, https://python.arviz.org/en/stable/schema/schema.html.
 
-Differs from the schema: the draws are independent, not a chain, so ``chain`` has length one, and :func:`summary` shows
-neither r_hat nor ess, which would diagnose a Markov chain that does not exist.
+Differs from the schema: a guide's draws are independent, not a chain, so ``chain`` has length one, and :func:`summary`
+shows neither r_hat nor ess, which would diagnose a Markov chain that does not exist. The attribute ``independent`` says
+which it is: 1 for a guide's draws, 0 for chains (:func:`~pyrarchy.inference.mcmc_inference_data`).
 """
 
 import os
@@ -21,16 +22,18 @@ import xarray
 DRAW_GROUPS = ("posterior", "posterior_predictive", "prior", "prior_predictive", "log_likelihood", "sample_stats")
 
 
-def pack(groups, dims=None, coords=None, attrs=None):
+def pack(groups, dims=None, coords=None, attrs=None, *, chains=None):
     """Build the object that the installed ArviZ opens.
 
     :param dict groups: group -> variable -> array. In a group of :data:`DRAW_GROUPS` an array has shape (S, ...),
-        draws first, and gets the leading dims ``chain`` (of length one) and ``draw``; one with exactly as many axes
-        as ``dims`` names is kept without draws (k-hat). Empty groups are left out.
+        draws first, and gets the leading dims ``chain`` and ``draw``; one with exactly as many axes as ``dims`` names is
+        kept without draws (k-hat). Empty groups are left out.
     :param dict dims: variable -> names of its axes after the draws; ``{variable}_dim_{i}`` where not given. A key
         ``(group, variable)`` holds for one group and comes first.
     :param dict coords: dim -> labels; 0, 1, ... where not given.
     :param dict attrs: attributes of the whole; those that are no number, text or list of them are stored as text.
+    :param int chains: Markov chains of equal length that the S draws are, one after the other; ``None`` for independent
+        draws, whose ``chain`` has length one. Stored as the attribute ``independent``.
     :returns: ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (ArviZ 1.x). A site's name with a slash, which
         netCDF reads as a group, gets a dot instead.
     :raises ValueError: when dims or coords do not fit the arrays, or a dim has the name of a variable.
@@ -54,10 +57,13 @@ def pack(groups, dims=None, coords=None, attrs=None):
                 )
             arrays[safe] = (_axes(group, name, value, dims.get((group, name), dims.get(name))), value)
             if arrays[safe][0][:2] == ("chain", "draw"):
-                arrays[safe] = (arrays[safe][0], value[None])
+                if len(value) % (chains or 1):
+                    raise ValueError(f"'{name}' of group '{group}': {len(value)} draws are not {chains} equal chains")
+                arrays[safe] = (arrays[safe][0], value.reshape(n := chains or 1, len(value) // n, *value.shape[1:]))
         if arrays:
             datasets[group] = _dataset(group, arrays, coords)
-    return _wrap(datasets, {k: _plain(v) for k, v in (attrs or {}).items() if v is not None})
+    attrs = {**(attrs or {}), "independent": chains is None}
+    return _wrap(datasets, {k: _plain(v) for k, v in attrs.items() if v is not None})
 
 
 def _axes(group, name, value, given):
@@ -105,10 +111,15 @@ def _plain(value):
     return value if numbers or isinstance(value, str | int | float | np.number) else str(value)
 
 
-def _wrap(datasets, attrs):
+def _arviz():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces 1.x at import, once a process
         import arviz
+    return arviz
+
+
+def _wrap(datasets, attrs):
+    arviz = _arviz()
     if "InferenceData" in vars(arviz):  # not hasattr: ArviZ 1.x warns when asked for a name that it dropped
         return arviz.InferenceData(attrs=attrs, warn_on_custom_groups=False, **datasets)
     tree = xarray.DataTree.from_dict(dict(datasets))
@@ -146,6 +157,7 @@ def save(idata, path):
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp keeps its files to the owner
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -168,21 +180,24 @@ def load(path):
     return _wrap(datasets, attrs)
 
 
-def summary(idata, var_names=None, *, group="posterior", prob=0.94):
+def summary(idata, var_names=None, *, group="posterior", prob=0.94, independent=None):
     """A table with one row per scalar: mean, sd, equal-tailed interval, and Monte Carlo error of mean and sd.
 
-    The draws are independent, so the errors are those of independent draws, and r_hat and ess are left out.
+    For the independent draws of a guide the errors are those of independent draws, and r_hat and ess are left out. For
+    Markov chains the errors, ess and r_hat are ArviZ's; r_hat is NaN for a single chain.
 
     :param var_names: one name or several; all variables of the group by default.
     :param str group: a group with draws.
     :param float prob: probability of the interval, in (0, 1).
+    :param bool independent: whether the draws are; ``None`` reads the data's attribute (absent: they are). Say ``False``
+        for chains of another library.
     :returns: ``pandas.DataFrame`` with rows ``theta[Choate]`` and columns ``mean``, ``sd``, ``eti_3%``, ``eti_97%``,
-        ``mcse_mean``, ``mcse_sd``.
-    :raises ValueError: for an unknown group or variable, or a prob outside (0, 1).
+        ``mcse_mean``, ``mcse_sd``, and for chains ``ess_bulk``, ``ess_tail``, ``r_hat``.
+    :raises ValueError: for an unknown group or variable, a prob outside (0, 1), or a guide's draws called chains.
     """
     import pandas
 
-    datasets, _ = _unwrap(idata)
+    datasets, attrs = _unwrap(idata)
     if not 0 < prob < 1:
         raise ValueError(f"prob must lie in (0, 1), got {prob}")
     if group not in datasets:
@@ -191,8 +206,14 @@ def summary(idata, var_names=None, *, group="posterior", prob=0.94):
     names = list(dataset.data_vars) if var_names is None else [var_names] if isinstance(var_names, str) else var_names
     if missing := sorted(set(names) - set(dataset.data_vars)):
         raise ValueError(f"no variable {missing} in group '{group}'; there are {sorted(dataset.data_vars)}")
+    if independent is False and attrs.get("independent"):
+        raise ValueError(
+            "these are a guide's independent draws, which have no r_hat and no ess: leave independent= away"
+        )
+    chains = not (attrs.get("independent", True) if independent is None else independent)
     low, high = (1 - prob) / 2, (1 + prob) / 2
     columns = ["mean", "sd", f"eti_{100 * low:g}%", f"eti_{100 * high:g}%", "mcse_mean", "mcse_sd"]
+    columns += ["ess_bulk", "ess_tail", "r_hat"] if chains else []
     rows, labels = [np.empty((0, len(columns)))], []
     for name in names:
         variable = dataset[name]
@@ -200,7 +221,8 @@ def summary(idata, var_names=None, *, group="posterior", prob=0.94):
             continue
         stacked = variable.transpose("chain", "draw", ...)
         draws = stacked.values.reshape(stacked.sizes["chain"] * stacked.sizes["draw"], -1).astype(float)
-        rows.append(_moments(draws, low, high))
+        moments = _moments(draws, low, high)
+        rows.append(np.concatenate([moments[:, :4], _of_chains(stacked)], axis=1) if chains else moments)
         labels += _labels(name, stacked)
     return pandas.DataFrame(np.concatenate(rows), index=labels, columns=columns)
 
@@ -217,6 +239,17 @@ def _moments(draws, low, high):
         interval = np.quantile(draws, [low, high], axis=0)
     mcse_sd = np.where(sd == 0, 0.0, mcse_sd)
     return np.stack([mean, sd, *interval, sd / size**0.5, mcse_sd], axis=1)
+
+
+def _of_chains(stacked):
+    """ArviZ's figures of one variable (chain, draw, ...): mcse of mean and sd, ess of bulk and tail, r_hat; (n, 5)."""
+    arviz, data = _arviz(), stacked.astype(float).to_dataset(name="x")
+    found = [arviz.mcse(data, method="mean"), arviz.mcse(data, method="sd")]
+    found += [arviz.ess(data, method="bulk"), arviz.ess(data, method="tail")]
+    found = [np.ravel(dataset["x"].values) for dataset in found]
+    several = stacked.sizes["chain"] > 1
+    r_hat = np.ravel(arviz.rhat(data)["x"].values) if several else np.full_like(found[0], np.nan)
+    return np.stack([*found, r_hat], axis=1)
 
 
 def _labels(name, stacked):

@@ -9,19 +9,9 @@ https://arxiv.org/abs/1602.02311.
 
 import math
 
-from .bound import Bound
+import torch
 
-
-class WeightBound(Bound):
-    """A bound that is a function of the importance weights alone, one datum at a time; refuses temperatures."""
-
-    def check(self, terms):
-        super().check(terms)
-        if terms.temperature:
-            raise ValueError(
-                f"{type(self).__name__} under a temperature (site(s) {sorted(terms.temperature)}) would bound another "
-                "quantity than log p(x): its weights would be tempered inside the log. Warm up with ELBO, or drop it."
-            )
+from .weight_bound import WeightBound, log_mean_exp
 
 
 class ImportanceWeighted(WeightBound):
@@ -30,9 +20,20 @@ class ImportanceWeighted(WeightBound):
     :param int num_particles: K, the samples per datum.
     """
 
-    def reduce(self, terms):
+    normalised = True
+
+    def of_weights(self, log_w):
         """log-mean-exp over particles; (B,)."""
-        return terms.log_w.logsumexp(0) - math.log(self.num_particles)
+        return log_mean_exp(log_w, 0)
+
+    def gradient(self, log_w, guide=False):
+        """The normalised weights."""
+        return log_w.softmax(0)
+
+    def curvature(self, log_w):
+        """w (1 - w)."""
+        w = log_w.softmax(0)
+        return w * (1 - w)
 
 
 class Renyi(WeightBound):
@@ -45,10 +46,10 @@ class Renyi(WeightBound):
     :param int num_particles: K, the samples per datum.
     """
 
-    def __init__(self, alpha, num_particles=1, plates=1):
+    def __init__(self, alpha, num_particles=1, plates=1, estimator=None):
         if not math.isfinite(alpha):
             raise ValueError(f"alpha must be finite, not {alpha!r}; the limit alpha -> -inf is VRMax")
-        super().__init__(num_particles, plates)
+        super().__init__(num_particles, plates, estimator)
         self.alpha = float(alpha)
 
     @property
@@ -56,12 +57,24 @@ class Renyi(WeightBound):
         """Whether alpha >= 0."""
         return self.alpha >= 0
 
-    def reduce(self, terms):
+    def of_weights(self, log_w):
         """Power mean of the weights on the log scale; (B,)."""
-        if self.alpha == 1.0 or self.num_particles == 1:  # one particle: the ELBO to the last bit
-            return terms.log_w.mean(0)
+        if self.alpha == 1.0 or len(log_w) == 1:  # one particle: the ELBO to the last bit
+            return log_w.mean(0)
         power = 1.0 - self.alpha
-        return ((power * terms.log_w).logsumexp(0) - math.log(self.num_particles)) / power
+        if abs(power) >= 0.01:
+            return log_mean_exp(power * log_w, 0) / power
+        mean = log_w.mean(0)  # near the ELBO the logarithm is of one plus little: keep its digits
+        return mean + torch.expm1(power * (log_w - mean)).mean(0).log1p() / power
+
+    def gradient(self, log_w, guide=False):
+        """The normalised weights to the power 1 - alpha."""
+        return ((1.0 - self.alpha) * log_w).softmax(0)
+
+    def curvature(self, log_w):
+        """(1 - alpha) w (1 - w)."""
+        w = self.gradient(log_w)
+        return (1.0 - self.alpha) * w * (1 - w)
 
     @classmethod
     def _shown(cls):
@@ -72,7 +85,8 @@ class VRMax(WeightBound):
     """The largest of K log-weights, the limit alpha -> -inf of :class:`Renyi`: fast, and not a lower bound."""
 
     is_lower_bound = False
+    kinked = True
 
-    def reduce(self, terms):
+    def of_weights(self, log_w):
         """Maximum over particles; (B,)."""
-        return terms.log_w.amax(0)
+        return log_w.amax(0)

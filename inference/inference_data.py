@@ -21,8 +21,8 @@ from .draw_plan import DrawPlan, as_numpy, squeezed
 from .draws import Pair, plates_of, sites_of, value_axes
 from .groups import DRAW_GROUPS, pack
 from .isolation import isolated
+from .layout import DATA
 from .psis import pareto_k
-from .terms import DATA
 
 GROUPS = (*DRAW_GROUPS, "observed_data", "constant_data", "fit")
 

@@ -79,6 +79,17 @@ def set_rng_state(state):
 
 
 @contextmanager
+def buffers_kept(*roots):
+    """Put the buffers of the roots' modules back: a pass that only looks must not move batch statistics."""
+    kept = [(b, b.clone()) for root in root_modules(*roots) for b in root.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in kept:
+            buffer.copy_(value)
+
+
+@contextmanager
 def isolated(model, guide, *, seed=None, train=False):
     """Isolate a pair: scoped parameter store, restored generators, one train/eval mode for both.
 

@@ -1,5 +1,6 @@
 """The training loop of :func:`~pyrarchy.inference.fit`: its state, one step, and what a checkpoint holds of it."""
 
+import hashlib
 import math
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from .announce import plain_submodules, unannounced
 from .bound import Bound
 from .checkpoint import load_latest, save_state, write_atomically
-from .isolation import rng_state, root_modules, set_rng_state
+from .isolation import buffers_kept, rng_state, root_modules, set_rng_state
 from .preflight import data_size, non_finite_sites, preflight
 from .record import Record
 from .terms import trace_pair
@@ -53,8 +54,8 @@ class Loop:
             temper.set_step(0)
         whole = getattr(batches, "whole", False)
         single = whole or _length(batches) == 1
-        with self._handlers(), pyro.validation_enabled(True):
-            self.parameters, _ = preflight(model, guide, objective, first, whole=whole, single=single)
+        with self._handlers(), pyro.validation_enabled(True), buffers_kept(model, guide):
+            self.parameters, points = preflight(model, guide, objective, first, whole=whole, single=single)
         set_rng_state(before)
         if temper is not None:
             temper.check()
@@ -63,12 +64,22 @@ class Loop:
         factory = optimizer if callable(optimizer) else adam(float(optimizer))
         self.optimizer = factory(self.tensors)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        lower = getattr(objective, "is_lower_bound", True)
-        self.record = Record(objective=describe(objective, temper), is_lower_bound=lower)
+        self.lower = getattr(objective, "is_lower_bound", True) and not points
+        self.record = Record(objective=describe(objective, temper), is_lower_bound=self.lower)
+        if points:
+            self.record.remarks.append(
+                f"The guide fixes site(s) {points} at a point, so log q is no density: the objective bounds nothing."
+            )
         self.epoch, self.consumed, self.epoch_rng = 0, 0, None
         self.sizes = {}
         size = getattr(batches, "batch_size", None), getattr(batches, "num_rows", None)
-        self.setting = {"seed": seed, "objective": self.record.objective, "(batch size, rows)": size}
+        self.setting = {
+            "seed": seed,
+            "objective": self.record.objective,
+            "(batch size, rows)": size,
+            "optimiser": f"{type(self.optimizer).__name__}, {self.base_rates}, gradient norm {clip_norm}",
+            "data": digest(first),
+        }
 
     def _handlers(self):
         return self.temper if self.temper is not None else nullcontext()
@@ -81,6 +92,8 @@ class Loop:
                 while self.record.step < total:
                     if not self._run_epoch(total, callbacks, save_every, bar):
                         break
+            # an objective under a temperature that has not reached one bounds nothing
+            self.record.is_lower_bound = self.lower and (self.temper is None or self.temper.finished)
             self.save()
         finally:
             if bar is not None:
@@ -137,19 +150,23 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         objective = self.objective
         if isinstance(objective, Bound):
+            run = objective.run(self.model, self.guide, batch)
             with unannounced(self.plain):
-                terms = objective.terms(self.model, self.guide, *batch)
+                terms = run.live()
+                objective.check(terms)
+                per_datum = objective.followed(terms, run)
             size = self.sizes.setdefault(shapes, terms.layout.batch)
-            per_datum = objective.reduce(terms)
             loss = -per_datum.sum() / size
             loss.backward()
             with torch.no_grad():
-                tempered = bool(terms.temperature)
-                value = objective.reduce(terms.at_temperature_one()).sum() / size if tempered else -loss.detach()
+                value = -loss.detach()
+                if terms.is_tempered:
+                    value = objective.reduce(terms.at_temperature_one()).sum() / size
             return loss, value
         if shapes not in self.sizes:
             kept = rng_state()
-            self.sizes[shapes] = data_size(trace_pair(self.model, self.guide, batch)[0])
+            with buffers_kept(self.model, self.guide):
+                self.sizes[shapes] = data_size(trace_pair(self.model, self.guide, batch)[0])
             set_rng_state(kept)
         loss = objective.loss_and_grads(self.model, self.guide, *batch)
         loss = sum(loss) if isinstance(loss, tuple) else loss
@@ -219,6 +236,17 @@ def _length(batches):
         return len(batches)
     except TypeError:  # an iterable without a length
         return None
+
+
+def digest(batch):
+    """A short hash of a batch, by which a resumed run knows its data again."""
+    sha = hashlib.sha256()
+    for part in batch:
+        if isinstance(part, torch.Tensor):
+            sha.update(
+                f"{part.dtype} {tuple(part.shape)}".encode() + part.detach().cpu().contiguous().numpy().tobytes()
+            )
+    return sha.hexdigest()[:12]
 
 
 def load_modules(model, guide, state):

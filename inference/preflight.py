@@ -11,7 +11,8 @@ from pyro.nn import PyroModule
 
 from .bound import Bound
 from .isolation import root_modules
-from .terms import DATA, is_latent, trace_pair
+from .layout import DATA, log_density
+from .terms import is_latent, make_terms, trace_pair
 
 
 def check_root_names(model, guide):
@@ -72,14 +73,30 @@ def check_gradients(parameters):
         )
 
 
+def per_datum_sites(guide, sites):
+    """The latent sites for which Pyro's guide keeps one row of parameters per datum, known by position alone."""
+    kinds = (AutoGuide, AutoNormalMessenger, AutoRegressiveMessenger)  # not every messenger: ours are amortised
+    if not isinstance(guide, kinds) or DATA in getattr(guide, "amortized_plates", ()):
+        return []
+    return [n for n, s in sites.items() if is_latent(s) and any(f.name == DATA for f in s["cond_indep_stack"])]
+
+
 def check_autoguide(guide, sites, whole):
     """Refuse per-datum parameters under minibatches: every batch would reuse the first one's rows."""
-    local = [n for n, s in sites.items() if is_latent(s) and any(f.name == DATA for f in s["cond_indep_stack"])]
-    per_datum = (AutoGuide, AutoNormalMessenger, AutoRegressiveMessenger)  # not every messenger: ours are amortised
-    if local and not whole and isinstance(guide, per_datum) and DATA not in getattr(guide, "amortized_plates", ()):
+    if not whole and (local := per_datum_sites(guide, sites)):
         raise ValueError(
             f"{type(guide).__name__} keeps one row of parameters per datum for site(s) {local}: with minibatches each "
             "batch would silently reuse another's rows. Train on the whole data (batch_size=None) or amortise."
+        )
+
+
+def check_rows_known(guide, sites):
+    """Refuse to use a guide on rows that it cannot tell from others of the same number."""
+    if local := per_datum_sites(guide, sites):
+        raise ValueError(
+            f"{type(guide).__name__} keeps one row of parameters per datum for site(s) {local} and knows them by position "
+            "alone: given other data it would answer for those it was trained on. Use pyrarchy.guides.MeanField, which "
+            "finds its rows by content, or amortise."
         )
 
 
@@ -138,7 +155,7 @@ def data_size(model_trace):
 
 
 def preflight(model, guide, objective, batch, *, whole=True, single=True):
-    """One pass and one backward pass on a batch; returns (parameters by name, data that the pass stands for).
+    """One pass and one backward pass on a batch; returns (parameters by name, latents that the guide fixes at a point).
 
     Runs inside the caller's isolation with validation on, and leaves no gradient behind.
 
@@ -150,7 +167,10 @@ def preflight(model, guide, objective, batch, *, whole=True, single=True):
     model_trace, guide_trace = trace_pair(model, guide, batch, plates=plates)
     check_autoguide(guide, model_trace.nodes, whole)
     check_global_latents(model_trace.nodes, single)
-    if not isinstance(objective, Bound):
+    points = []
+    if isinstance(objective, Bound):
+        points = make_terms(model_trace, guide_trace, plates=plates).point_masses()
+    else:
         check_stock_objective(objective, model_trace, guide_trace)
     parameters = named_parameters(model, guide, frozen=frozen)
     kept = {name: p.grad for name, p in parameters.items()}
@@ -165,7 +185,7 @@ def preflight(model, guide, objective, batch, *, whole=True, single=True):
     check_gradients(parameters)
     for name, p in parameters.items():
         p.grad = kept.get(name)
-    return parameters, data_size(model_trace)
+    return parameters, points
 
 
 def non_finite_sites(model_trace, guide_trace):
@@ -173,8 +193,6 @@ def non_finite_sites(model_trace, guide_trace):
     bad = []
     for side, trace in (("model", model_trace), ("guide", guide_trace)):
         for name, site in trace.nodes.items():
-            if site["type"] == "sample":
-                log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-                if not torch.isfinite(log_prob).all():
-                    bad.append(f"{side} site '{name}'")
+            if site["type"] == "sample" and not torch.isfinite(log_density(site)).all():
+                bad.append(f"{side} site '{name}'")
     return f"the log-probability is not finite at {', '.join(bad)}" if bad else "no single site is to blame"

@@ -68,10 +68,14 @@ def psis(log_ratios):
 def pareto_k(log_weights):
     """k-hat of importance weights, draws first: as :func:`psis`, and 0 where all weights agree to one per cent.
 
+    Fewer than 25 draws have no tail to fit: NaN.
+
     Where the guide is the posterior, up to rounding, the tail holds nothing but rounding errors, whose shape says nothing
     of the weights; an average of numbers that agree to one per cent needs no warning.
     """
     log_weights = np.asarray(log_weights)
+    if len(log_weights) < 25:
+        return np.full(log_weights.shape[1:], np.nan)
     return np.where(np.ptp(log_weights, axis=0) < 0.01, 0.0, psis(log_weights)[1])
 
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, replace
 
 import pyro
 import torch
+from pyro import distributions as dist
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.util import prune_subsample_sites
 
-DATA = "data"
-PARTICLES = "particles"
+from .layout import PARTICLES, Layout, lay_out, log_density
 
 
 @dataclass
@@ -30,10 +29,10 @@ class Terms:
     :ivar dict log_q: log density of each site of the guide, auxiliary sites included.
     :ivar dict values: the sampled value of each latent site, particles leftmost (absent when K = 1).
     :ivar float scale: full size of plate ``data`` over the size of this batch.
-    :ivar dict temperature: site -> what multiplies its terms, for the sites where that is not one.
+    :ivar dict temperature, guide_temperature: site -> what multiplies its log p (log q), where that is not one.
     :ivar dict p, q: the distributions at each latent site of the model and each site of the guide.
     :ivar bool top_down: whether the guide samples the latents in the model's own order.
-    :ivar dict sites: the model's trace nodes of the latent sites.
+    :ivar dict sites, guide_sites: trace nodes of the model's latent sites, and of the guide's sites.
     :ivar Layout layout: how a log-probability reduces to a row of this table.
     """
 
@@ -43,11 +42,13 @@ class Terms:
     values: dict
     scale: float = 1.0
     temperature: dict = field(default_factory=dict)
+    guide_temperature: dict = field(default_factory=dict)
     p: dict = field(default_factory=dict)
     q: dict = field(default_factory=dict)
     top_down: bool = True
     sites: dict = field(default_factory=dict)
-    layout: "Layout" = None
+    guide_sites: dict = field(default_factory=dict)
+    layout: Layout = None
 
     @property
     def log_lik(self):
@@ -59,13 +60,34 @@ class Terms:
         """The log importance weight, (K, B), free of scales and temperatures."""
         return self.log_lik + _total(self.log_p) - _total(self.log_q)
 
+    @property
+    def is_tempered(self):
+        """Whether any site has a temperature."""
+        return bool(self.temperature or self.guide_temperature)
+
     def tempered(self, name, value):
-        """A site's entry times its temperature."""
+        """A model site's entry times its temperature."""
         return value * self.temperature[name] if name in self.temperature else value
+
+    def tempered_log_w(self):
+        """The log-weight with every density to its temperature, (K, B)."""
+        total = sum(self.tempered(n, v) for n, v in {**self.log_obs, **self.log_p}.items())
+        return total - sum(self.guide_temperature.get(n, 1.0) * v for n, v in self.log_q.items())
 
     def at_temperature_one(self):
         """The same table with all temperatures removed."""
-        return replace(self, temperature={}) if self.temperature else self
+        return replace(self, temperature={}, guide_temperature={}) if self.is_tempered else self
+
+    def point_masses(self):
+        """Continuous latents that the guide fixes at a point: log q is then no density and no bound exists.
+
+        Where an auxiliary site or another point mass carries the density of them all, they do not count.
+        """
+        points = [
+            n for n, q in self.q.items() if n in self.p and _is_point(q, False) and not self.p[n].support.is_discrete
+        ]
+        carried = set(self.log_q) - set(self.log_p) or any(_is_point(q, True) for q in self.q.values())
+        return [] if carried else points
 
     def paired_sites(self):
         """The latent sites, or an error that names what model and guide do not share (auxiliary sites)."""
@@ -83,50 +105,25 @@ def _total(table):
     return sum(values[1:], start=values[0]) if values else 0.0  # not 0 + first: that is one node more in the graph
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where particles and data sit in a site's log-probability; ``data_dim`` is None when all latents are global."""
-
-    num_particles: int
-    particle_dim: int
-    data_dim: int | None
-    batch: int
-
-    def table(self, log_prob, site):
-        """Sum a site's log-probability over every dimension but particles and data; returns (K, B)."""
-        keep = {self.data_dim} if self.data_dim is not None else set()
-        if self.num_particles > 1:
-            keep.add(self.particle_dim)
-        shape = log_prob.shape
-        if len(shape) < (size := max((-d for d in keep), default=0)):
-            log_prob = log_prob.reshape((1,) * (size - len(shape)) + shape)
-        extra = [d for d in range(-log_prob.dim(), 0) if d not in keep]
-        plates = {frame.dim for frame in site["cond_indep_stack"]}
-        stray = [d for d in extra if log_prob.shape[d] != 1 and d not in plates]
-        if extra:
-            log_prob = log_prob.sum(extra)
-        out = log_prob.reshape(log_prob.shape if self.num_particles > 1 else (1, *log_prob.shape))
-        if self.data_dim is None:
-            out = out.unsqueeze(-1)
-        if stray or out.shape != (self.num_particles, self.batch):
-            raise ValueError(
-                f"site '{site['name']}': log-probability of shape {tuple(shape)} does not reduce to (particles, batch) = "
-                f"({self.num_particles}, {self.batch}). Every batch dimension must be a plate's or the particles': "
-                "check to_event() at this site, and that `plates` is the number of plates of the model."
-            )
-        return out
+def _is_point(distribution, with_density):
+    while isinstance(distribution, torch.distributions.Independent):
+        distribution = distribution.base_dist
+    if not isinstance(distribution, dist.Delta):
+        return False
+    return bool(torch.as_tensor(distribution.log_density).any()) == with_density
 
 
-def trace_pair(model, guide, args=(), kwargs=None, *, num_particles=1, plates=1):
+def trace_pair(model, guide, args=(), kwargs=None, *, num_particles=1, plates=1, name=PARTICLES):
     """Run guide and model once and return their traces ``(model_trace, guide_trace)``, subsample sites removed.
 
     :param int num_particles: particles, on a plate ``particles`` left of the model's plates (no dimension for one).
     :param int plates: the number of nested vectorised plates in the model.
+    :param str name: name of the particles' plate.
     :raises ValueError: when a messenger guide was built with another model than the one given.
     """
     kwargs = kwargs or {}
     messenger = poutine.unwrap(guide)
-    outer = pyro.plate(PARTICLES, num_particles, dim=-1 - plates) if num_particles > 1 else nullcontext()
+    outer = pyro.plate(name, num_particles, dim=-1 - plates) if num_particles > 1 else nullcontext()
     with outer:
         if isinstance(messenger, GuideMessenger):
             if messenger.model is not model:
@@ -165,73 +162,49 @@ def check_sites(model_trace, guide_trace):
         )
 
 
-def _frame(site, name):
-    return next((f for f in site["cond_indep_stack"] if f.name == name and f.vectorized), None)
-
-
-def _layout(sites, latents, num_particles, plates):
-    """Decide whether the table is per datum or global, and refuse what is neither. Returns (layout, scale)."""
-    frames = {name: _frame(site, DATA) for name, site in sites.items()}
-    local = [name for name in latents if frames[name] is not None]
-    outside = [name for name in sites if frames[name] is None]
-    if local and outside:
-        raise ValueError(
-            f"site(s) {outside} lie outside plate '{DATA}' while {local} lie inside: a bound per datum is not "
-            "defined when global and local sites mix. Use pyro.infer.Trace_ELBO, or move the sites into the plate."
-        )
-    for name, site in sites.items():
-        for f in site["cond_indep_stack"]:
-            if f.full_size is not None and f.full_size != f.size and not (local and f.name == DATA):
-                raise ValueError(
-                    f"site '{name}' lies in the subsampled plate '{f.name}', which is not common to all sites: the "
-                    "bound would not be one of the whole data set. Use pyro.infer.Trace_ELBO, or do not subsample."
-                )
-            if f.vectorized and f.dim < -plates and f.name != PARTICLES:
-                raise ValueError(
-                    f"site '{name}' lies in plate '{f.name}' at dim {f.dim}, outside the {plates} plate(s) announced: "
-                    f"pass plates={-f.dim} to the bound."
-                )
-    if not local:
-        return Layout(num_particles, -1 - plates, None, 1), 1.0
-    frame = frames[local[0]]
-    scale = frame.full_size / frame.size if frame.full_size else 1.0
-    return Layout(num_particles, -1 - plates, frame.dim, frame.size), scale
-
-
 def make_terms(model_trace, guide_trace, *, num_particles=1, plates=1):
     """Score a pair of traces (see :func:`trace_pair`) and reduce them to :class:`Terms`.
 
-    :raises ValueError: for a site forgotten or invented by the guide, mixed global and local sites, or a subsampled
-        plate that is not common to all sites; each names the site.
+    :raises ValueError: for a site forgotten or invented by the guide, data observed in the guide, mixed global and local
+        sites, or a subsampled plate that is not common to all sites; each names the site.
     """
     check_sites(model_trace, guide_trace)
     p_sites = {n: s for n, s in model_trace.nodes.items() if s["type"] == "sample"}
-    q_sites = {n: s for n, s in guide_trace.nodes.items() if is_latent(s)}
+    q_sites = {n: s for n, s in guide_trace.nodes.items() if s["type"] == "sample" and _has_density(s)}
     latents = [n for n, s in p_sites.items() if is_latent(s)]
-    layout, scale = _layout(p_sites, latents, num_particles, plates)
+    layout, scale = lay_out(p_sites, latents, num_particles, plates)
 
     def score(site):
-        try:
-            log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-        except ValueError as error:
-            raise ValueError(f"site '{site['name']}': {error}") from None
-        return layout.table(scale_and_mask(log_prob, 1.0, site["mask"]), site)
+        return layout.table(log_density(site), site)
 
-    temperature = {}
-    for name, site in p_sites.items():
-        weight = site["scale"] / scale
-        if isinstance(weight, torch.Tensor) or weight != 1.0:
-            temperature[name] = weight
+    observed = {n: s for n, s in p_sites.items() if s["is_observed"] and not s["infer"].get("_deterministic")}
     return Terms(
-        log_obs={n: score(s) for n, s in p_sites.items() if s["is_observed"]},
+        log_obs={n: score(s) for n, s in observed.items()},
         log_p={n: score(p_sites[n]) for n in latents},
         log_q={n: score(s) for n, s in q_sites.items()},
         values={n: p_sites[n]["value"] for n in latents},
         scale=scale,
-        temperature=temperature,
+        temperature=_temperatures(p_sites, scale),
+        guide_temperature=_temperatures(q_sites, scale),
         p={n: p_sites[n]["fn"] for n in latents},
-        q={n: s["fn"] for n, s in q_sites.items()},
+        q={n: s["fn"] for n, s in q_sites.items() if not s["is_observed"]},
         top_down=[n for n in q_sites if n in latents] == latents,
         sites={n: p_sites[n] for n in latents},
+        guide_sites=q_sites,
         layout=layout,
     )
+
+
+def _has_density(site):
+    """Whether a guide's site enters log q: what it samples, and factors. Data observed in a guide are refused."""
+    if not site["is_observed"] or site["infer"].get("_deterministic"):
+        return not site["is_observed"]
+    if not isinstance(site["fn"], dist.Unit):
+        raise ValueError(f"site '{site['name']}' is observed in the guide: observe data in the model alone")
+    return True
+
+
+def _temperatures(sites, scale):
+    """Site -> what multiplies its terms beside the plate's scale, where that is not one."""
+    weights = {name: site["scale"] / scale for name, site in sites.items()}
+    return {n: w for n, w in weights.items() if isinstance(w, torch.Tensor) or w != 1.0}

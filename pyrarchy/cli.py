@@ -3,9 +3,10 @@
 import argparse
 import os
 import sys
+import warnings
 
 from ._version import __version__
-from .objectives import describe_objectives
+from .objectives import ESTIMATORS, describe_objectives
 
 USAGE, BAD_DATA, DIVERGED, INTERRUPTED = 2, 3, 5, 130
 
@@ -34,6 +35,8 @@ def build_parser():
     sub = command("list", _list, "list the pairs")
     sub.add_argument("pair", nargs="?", help="show one pair in full")
     _add_fit(command)
+    _add_compare(command)
+    _add_nuts(command)
     sub = command("report", _report, "evaluate a run again and rewrite its report")
     sub.add_argument("run_folder", metavar="RUN")
     sub = command("check", _check, "check a pair: sites, gradients, particles, independence of the data")
@@ -75,6 +78,7 @@ def _add_fit(command):
     sub.add_argument("--data", metavar="NAME|PATH", help="data set by name, or a .npy, .npz or .csv file")
     sub.add_argument("--binarize", choices=["dynamic", "fixed", "none"], help="how grey values become bits")
     sub.add_argument("--objective", help="what to maximise, such as iwae:50 (see below)")
+    sub.add_argument("--estimator", choices=ESTIMATORS, help="how the gradient is formed (plain)")
     budget = sub.add_mutually_exclusive_group()
     budget.add_argument("--epochs", type=_positive, help="passes over the data")
     budget.add_argument("--steps", type=_positive, help="optimiser steps")
@@ -86,6 +90,47 @@ def _add_fit(command):
     sub.add_argument("--out", metavar="DIR", help="run folder (default runs/PAIR)")
     sub.add_argument("--resume", action="store_true", help="continue the run in --out")
     sub.add_argument("--threads", type=_positive, help="torch's threads")
+    sub.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_compare(command):
+    sub = command(
+        "compare",
+        _compare,
+        "train pairs, objectives and estimators side by side on one budget, and tabulate them",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Every pair x objective x estimator is one entry; differences are to the first. Options after a pair are its "
+        f"own.\nWhat --out holds already is continued.\n\nobjectives:\n{describe_objectives()}",
+    )
+    sub.add_argument("pairs", nargs="+", metavar="PAIR [key=value ...]", help="rows of `pyrarchy list`")
+    sub.add_argument("--data", metavar="NAME|PATH", help="data set by name, or a .npy, .npz or .csv file")
+    sub.add_argument("--binarize", choices=["dynamic", "fixed", "none"], help="how grey values become bits")
+    sub.add_argument("--objective", action="append", help="what to maximise; may be given several times")
+    sub.add_argument("--estimator", action="append", help="how its gradient is formed; may be given several times")
+    budget = sub.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--epochs", type=_positive, help="passes over the data, for every entry")
+    budget.add_argument("--steps", type=_positive, help="optimiser steps, for every entry")
+    sub.add_argument("--batch-size", type=_positive, help="rows per step, for every entry (default: the first pair's)")
+    sub.add_argument("--lr", type=_positive_float, help="learning rate at the start (default: each pair's own)")
+    sub.add_argument("--warm-up", type=_share, metavar="SHARE", help="share of the steps over which beta rises to 1")
+    sub.add_argument("--seeds", type=_seeds, default=[0], metavar="S,S,...", help="seeds of building and training")
+    sub.add_argument("--samples", type=_positive, default=500, help="importance samples per datum of log p")
+    sub.add_argument("--processes", type=_positive, default=1, help="runs at a time, one thread each when several")
+    sub.add_argument("--out", required=True, metavar="DIR", help="folder for the runs and the table")
+    sub.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_nuts(command):
+    sub = command("nuts", _nuts, "sample the posterior of a pair's model by NUTS, as the reference for its guides")
+    sub.add_argument("pair", metavar="PAIR", help="a row of `pyrarchy list` with global latents, or module:function")
+    sub.add_argument("options", nargs="*", metavar="key=value", help="options of the pair")
+    sub.add_argument("--data", metavar="NAME|PATH", help="data set by name, or a file")
+    sub.add_argument("--samples", type=_positive, default=1000, help="draws per chain")
+    sub.add_argument("--warmup", type=_positive, default=500, help="steps before them, per chain")
+    sub.add_argument("--chains", type=_positive, default=4)
+    sub.add_argument("--seed", type=_seed, default=0)
+    sub.add_argument("--against", metavar="RUN", help="a fitted run whose guide is drawn against NUTS")
+    sub.add_argument("--out", metavar="DIR", help="run folder (default runs/nuts_PAIR)")
     sub.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
@@ -115,6 +160,15 @@ def _number(kind, fits, needed):
 
 _positive = _number(int, lambda value: value >= 1, "a whole number of at least 1")
 _seed = _number(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 2^32 - 1")
+
+
+def _seeds(text):
+    seeds = [_seed(part) for part in text.split(",")]
+    if len(set(seeds)) != len(seeds):
+        raise argparse.ArgumentTypeError(f"must be different seeds, not '{text}'")
+    return seeds
+
+
 _positive_float = _number(float, lambda value: 0 < value < float("inf"), "a positive number")
 _share = _number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
@@ -138,7 +192,7 @@ def _list(args):
     for key, default in row.options.items():
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         print(f"  option   {key}={shown}")
-    shown = {k: v for k, v in vars(plan).items() if v is not None} if plan.method == "svi" else {"method": "em"}
+    shown = {k: v for k, v in vars(plan).items() if v is not None} if plan.method == "svi" else {"method": plan.method}
     print("  training " + ", ".join(f"{k}={v}" for k, v in shown.items()))
     return 0
 
@@ -169,6 +223,18 @@ def _fit(args):
     return run_fit(args)
 
 
+def _compare(args):
+    from .compare_command import run_compare
+
+    return run_compare(args)
+
+
+def _nuts(args):
+    from .nuts_command import run_nuts_command
+
+    return run_nuts_command(args)
+
+
 def _report(args):
     from .fit_command import run_report
 
@@ -193,15 +259,27 @@ def _apply(args):
     return run_apply(args)
 
 
+def _note(message, *_):
+    """A warning about the data as one line, without the place in the code that it comes from."""
+    print(f"note: {message}", file=sys.stderr)
+
+
 def run(argv):
     """Parse and carry out; errors of the user become one line on stderr and an exit code."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and getattr(args, "options", None) is not None and all("=" in word and word[0] != "-" for word in rest):
+        args.options += rest  # key=value may also stand behind an option
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     here = os.getcwd()
-    added = args.command not in ("list", "data", "new") and here not in sys.path
+    added = args.command not in ("data", "new") and here not in sys.path
     if added:
         sys.path.append(here)  # a user's own module stands where the command is run; it shadows nothing
     try:
-        code = args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            code = args.run(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:

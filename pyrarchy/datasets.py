@@ -190,6 +190,21 @@ def _eight_schools(folder) -> Dataset:
     return Dataset("eight_schools", (effects, errors), coords=coords, source=entry.source, licence=entry.licence)
 
 
+def _newcomb(folder) -> Dataset:
+    entry = _NAMED["newcomb"]
+    return Dataset("newcomb", (_table("newcomb")[:, 0].copy(),), source=entry.source, licence=entry.licence)
+
+
+def _old_faithful(folder) -> Dataset:
+    entry, coords = _NAMED["old_faithful"], {"column": ["eruption", "waiting"]}
+    return Dataset("old_faithful", _table("old_faithful"), coords=coords, source=entry.source, licence=entry.licence)
+
+
+def _table(name: str) -> np.ndarray:
+    path = Path(__file__).with_name("data") / f"{name}.csv"
+    return np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.float32, ndmin=2)
+
+
 def _gaussian_tree(folder) -> Dataset:
     # The tree of the ladder's exact test: d = 2, a = 1, z1_scale^2 = .1, x_scale = 1.
     rng = np.random.default_rng(0)
@@ -255,6 +270,22 @@ _NAMED = {
         "facts, no licence needed",
         "Rubin (1981), Estimation in parallel randomized experiments, https://doi.org/10.3102/10769986006004377",
         _eight_schools,
+    ),
+    "newcomb": _Named(
+        "passage times of light, Newcomb's third series of 1882, nanoseconds beyond 24,800",
+        "66",
+        "facts, no licence needed",
+        "Stigler (1973), Simon Newcomb, Percy Daniell, and the history of robust estimation 1885-1920, Journal of the "
+        "American Statistical Association 68, 872-879; the rows are those of newcomb in R's MASS",
+        _newcomb,
+    ),
+    "old_faithful": _Named(
+        "eruptions of the Old Faithful geyser: duration and waiting time to the next, minutes",
+        "272 x 2",
+        "facts, no licence needed",
+        "Azzalini and Bowman (1990), A look at some data on the Old Faithful geyser, https://doi.org/10.2307/2347385; "
+        "the rows are those of Haerdle (1991), as in R",
+        _old_faithful,
     ),
     "gaussian_tree": _Named(
         "draws of the linear-Gaussian tree z2 -> z1 -> x with two leaves (simulated)",

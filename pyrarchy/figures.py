@@ -81,6 +81,11 @@ def curves(record):
     """The training curve: loss and, where a warm-up makes it another, minus the value at temperature one."""
     from . import plots
 
+    if hasattr(record, "bounds"):
+        climb = -np.asarray(record.bounds)[1:] / record.num_data  # the start lies far off and would flatten the rest
+        return plots.loss_curves(
+            {"CAVI": (np.arange(1, len(climb) + 1), climb)}, ylabel="-ELBO (nats per datum)", xlabel="sweep"
+        )
     if isinstance(record, list):
         return plots.loss_curves(
             {"EM": (np.arange(len(record)), -np.asarray(record))}, ylabel="-log p(x) (nats per datum)"

@@ -36,6 +36,7 @@ def run_fit(args):
         "x_dim": None if isinstance(data.train, tuple) else data.dim,
         "columns": columns,
         **plan,
+        "estimator": args.estimator,
         "seed": args.seed,
         "samples": args.samples,
     }
@@ -79,7 +80,7 @@ class Fit:
         """Train, then evaluate, draw and report. Returns 0."""
         self.say(f"{self.pair.name}: {self.pair.summary}")
         train = to_tensors(self.prepared.train)
-        curve = self.fit_em(train) if self.config["method"] == "em" else self.fit_svi(train)
+        curve = {"em": self.fit_em, "cavi": self.fit_cavi, "svi": self.fit_svi}[self.config["method"]](train)
         return self.finish(self.model, self.guide, curve)
 
     def finish(self, model, guide, curve):
@@ -89,8 +90,11 @@ class Fit:
         from .run_report import write_outcome
 
         self.model, self.guide = model, guide
-        held_out = self.prepared.test is not None
+        # Coordinate ascent grades a posterior over the data that it was fitted to; other rows are other posteriors.
+        held_out = self.prepared.test is not None and self.config["method"] != "cavi"
         rows = to_tensors(self.prepared.test if held_out else self.prepared.train)
+        if self.config["method"] == "cavi" and not isinstance(rows, tuple):
+            rows = (rows,)  # all rows are one datum, as for any model with global latents
         several = isinstance(rows, tuple)
         remarks = list(getattr(curve, "remarks", []))
         if not several and hasattr(model, "remarks"):
@@ -101,7 +105,8 @@ class Fit:
         exact = self.exact(rows)
         self.say(evaluation.table())
         if exact is not None:
-            self.say(f"log p(x)  = {exact['log_p']:.4f} nats per datum (exact)")
+            what = "nats for the data set" if several else "nats per datum"
+            self.say(f"log p(x)  = {exact['log_p']:.4f} {what} (exact)")
         for remark in remarks:
             self.say(f"note: {remark}")
         write_outcome(self, rows, held_out, evaluation, exact, curve, remarks)
@@ -120,7 +125,7 @@ class Fit:
             self.model,
             self.guide,
             batches,
-            objective=make_objective(plan["objective"]),
+            objective=make_objective(plan["objective"], plan.get("estimator")),
             optimizer=plan["lr"],
             steps=total,
             schedule=lambda step: cosine(step / total, plan["decay"]),
@@ -151,10 +156,20 @@ class Fit:
         )
         return list(record.log_likelihoods)
 
+    def fit_cavi(self, train):
+        """Fit by coordinate ascent and leave the same kind of checkpoint as SVI does."""
+        from .fit_conjugate import fit_conjugate
+
+        return fit_conjugate(self, train if isinstance(train, tuple) else (train,))
+
     def evaluate(self, rows, several):
-        """Importance-sample held-out log p(x)."""
+        """Importance-sample held-out log p(x); the bound itself where global and local latents mix."""
         from .inference import evaluate
 
+        if getattr(self.guide, "has_local", False):
+            from .fit_conjugate import closed_form
+
+            return closed_form(self.model, self.guide, rows)
         num = max(self.config["samples"], GLOBAL_SAMPLES) if several else self.config["samples"]
         return evaluate(self.model, self.guide, rows, num_samples=num, progress=self.progress)
 
@@ -162,6 +177,8 @@ class Fit:
         """Exact log p(x) where the model knows it: mean and standard error."""
         import torch
 
+        if hasattr(self.model, "log_evidence"):
+            return {"log_p": self.model.log_evidence(*(part.double() for part in rows)).item(), "log_p_error": math.nan}
         if not hasattr(self.model, "log_marginal"):
             return None
         with torch.no_grad():

@@ -7,6 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from .registry import list_pairs
+
 FILES = {"model.py": "model.py.txt", "guide.py": "guide.py.txt", "row.py": "row.py.txt"}
 
 
@@ -27,6 +29,8 @@ def write_pair(name, folder="."):
     title = "".join(part.capitalize() for part in name.split("_"))
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower() or not title.isidentifier():
         raise ValueError(f"'{name}' cannot name a pair: give a Python identifier in lower case, such as my_pair")
+    if name in list_pairs():
+        raise ValueError(f"there is a pair called {name} already; choose another name")
     folder = Path(folder)
     package, test = folder / name, folder / f"test_{name}.py"
     for path in (package, test):

@@ -12,11 +12,19 @@ OBJECTIVES = {
         ((float, "nats", None), (int, "particles", 1)),
         "the ELBO with a floor on each layer's KL",
     ),
+    "miwae": ("MIWAE", ((int, "M", None), (int, "K", None)), "the mean of M bounds of K samples"),
+    "piwae": ("PIWAE", ((int, "M", None), (int, "K", None)), "the model on M K samples, the guide on miwae"),
+    "ciwae": ("CIWAE", ((float, "beta", None), (int, "K", None)), "beta ELBO + (1 - beta) iwae"),
+    "tvo": ("Thermodynamic", ((int, "intervals", None), (int, "K", None)), "the thermodynamic objective, left sum"),
+    "jackknife": ("Jackknife", ((int, "K", None),), "iwae with its first-order bias off; not a lower bound"),
 }
+
+# How a gradient is formed; pyrarchy.inference.ESTIMATORS has the same names.
+ESTIMATORS = ("plain", "stl", "dreg", "rws-dreg", "wake", "sleep", "score", "vimco")
 
 
 # Bounds over importance weights: under a temperature they would bound another quantity than log p(x).
-OVER_WEIGHTS = ("iwae", "renyi", "vrmax")
+OVER_WEIGHTS = ("iwae", "renyi", "vrmax", "miwae", "piwae", "ciwae", "tvo", "jackknife")
 
 
 def _form(name):
@@ -61,9 +69,12 @@ def parse_objective(text):
     return class_name, values
 
 
-def make_objective(text):
-    """The objective that a text names, as an instance of a :class:`~pyrarchy.inference.Bound`."""
+def make_objective(text, estimator=None):
+    """The objective that a text names, as an instance of a :class:`~pyrarchy.inference.Bound`.
+
+    :param str estimator: how its gradient is formed, one of :data:`ESTIMATORS`; the plain one by default.
+    """
     class_name, arguments = parse_objective(text)
     from . import inference
 
-    return getattr(inference, class_name)(*arguments)
+    return getattr(inference, class_name)(*arguments, estimator=estimator)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 
-ROWS = ("rows_linear", "rows_images", "rows_statistics")
+ROWS = ("rows_linear", "rows_images", "rows_statistics", "rows_conjugate")
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class Source:
 class Training:
     """How a pair is fitted when nothing else is said.
 
-    ``method`` is "svi" or "em"; ``objective`` as on the command line; ``warm_up`` the share of the steps over which the
-    temperature rises from 0 to 1; ``decay`` the share of the learning rate that a cosine leaves at the end.
+    ``method`` is "svi", "em" or "cavi" (the last two run to convergence and use nothing of the rest); ``objective`` as on
+    the command line; ``warm_up`` the share of the steps over which the temperature rises from 0 to 1; ``decay`` the share
+    of the learning rate that a cosine leaves at the end.
     """
 
     method: str = "svi"
@@ -122,17 +123,19 @@ class Pair:
     def __call__(self, data=None, *, seed=0, **options):
         """Build ``(model, guide)`` for a data set, from a seed; the generators outside are left as they were.
 
-        :param data: a :class:`~pyrarchy.Dataset`; the pair's default data when ``None``.
+        :param data: a :class:`~pyrarchy.Dataset` or the name of one; the pair's default data when ``None``.
         """
         import torch
 
-        if data is None:
+        if data is None or isinstance(data, str):
             from .datasets import load_data
 
-            data = load_data(self.data)
+            data = load_data(data or self.data)
             keep = self.columns(data, options)
             if keep is not None:
                 data = select_columns(data, keep)
+        if not hasattr(data, "train"):
+            raise TypeError(f"data must be a pyrarchy.Dataset or its name, not {type(data).__name__}: see load_data()")
         unknown = sorted(set(options) - set(self.options))
         if unknown:
             raise ValueError(
@@ -192,7 +195,9 @@ def get_pair(name):
     if name not in rows:
         near = difflib.get_close_matches(name, rows, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(f"no pair is called '{name}'.{hint} The pairs are: {', '.join(rows)}")
+        raise ValueError(
+            f"no pair is called '{name}'.{hint} The pairs are: {', '.join(rows)}; one of your own is module:function"
+        )
     row = rows[name]
     return row if isinstance(row, Pair) else _load(name, row.load)
 

@@ -24,7 +24,8 @@ _FIGURES = (
     (
         "curves",
         "Training",
-        "Loss against the step, in nats per datum: a running mean over the faint raw values.",
+        "Loss against the step, in nats per datum, smoothed where it is noisy (raw values faint). During a warm-up the loss "
+        "leaves part of the latent terms out; the curve at temperature one does not.",
     ),
     ("rates", "Rates", "Rate of every layer, in nats per datum: at most this much does its code say about x."),
     ("images", "Data and samples", "Held-out data, their reconstructions, and samples from the prior."),

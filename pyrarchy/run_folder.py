@@ -192,18 +192,21 @@ def warm_up(config):
 
 
 def read_curve(run):
-    """The training curve of a run: a :class:`~pyrarchy.inference.Record`, or the log-likelihoods of EM as a list."""
+    """The training curve of a run: a :class:`~pyrarchy.inference.Record`, the log-likelihoods of EM as a list, or the
+    bounds of coordinate ascent as a :class:`~pyrarchy.fit_conjugate.BoundCurve`."""
+    from .fit_conjugate import BoundCurve
     from .inference.checkpoint import load_latest
     from .inference.loop import describe
     from .inference.record import Record
     from .objectives import make_objective
 
     config = read_config(run)
-    if config["method"] == "em":
+    if config["method"] != "svi":
         lines = (Path(run) / "history.csv").read_text().splitlines()[1:]
-        return [float(line.split(",")[1]) for line in lines]
+        values = [float(line.split(",")[1]) for line in lines]
+        return values if config["method"] == "em" else BoundCurve(values, config["rows"])
     state, _, remark = load_latest(Path(run) / "checkpoint.npz")
-    objective = make_objective(config["objective"])
+    objective = make_objective(config["objective"], config.get("estimator"))
     words = describe(objective, warm_up(config))
     record = Record(words, objective.is_lower_bound, step=state["step"], remarks=[remark] if remark else [])
     for curve, values in state["record"].items():

@@ -1,6 +1,9 @@
 """The end of a fit: draws for ArviZ, pictures, final figures, and the report of a run folder."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from .figures import Canvas, by_depth, pictures
 from .report import Estimate, Layer, ReportContent, write_report
@@ -9,6 +12,7 @@ from .run_folder import plain, write_json
 DRAWN_ROWS = 50
 LOCAL_DRAWS = 200
 GLOBAL_DRAWS = 2000
+LARGEST_IN_TABLE = 20
 
 
 def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks):
@@ -26,7 +30,7 @@ def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks):
     figures = pictures(fit.pair, fit.model, fit.guide, canvas, None if several else rows, labels, evaluation, curve)
     table = {}
     if several:
-        summary = groups.summary(idata, prob=0.9)
+        summary = groups.summary(idata, readable(idata), prob=0.9)
         table = summary.round(4).to_dict("index")
         figures["forest"] = forest(fit.pair.name, summary)
     for name, figure in figures.items():
@@ -42,8 +46,17 @@ def posterior(model, guide, rows, data, curve):
     record = curve if hasattr(curve, "losses") else None
     if isinstance(rows, tuple):
         coords = {"school": data.coords["school"]} if "school" in data.coords else None
+        if getattr(guide, "has_local", False):  # a row of latents per datum and draw: fewer draws, no predictives
+            kept = ("posterior", "log_likelihood", "sample_stats", "observed_data")
+            return to_inference_data(model, guide, rows, num_samples=LOCAL_DRAWS, groups=kept)
         return to_inference_data(model, guide, rows, num_samples=GLOBAL_DRAWS, record=record, coords=coords)
     return to_inference_data(model, guide, (rows,), num_samples=LOCAL_DRAWS, rows=slice(DRAWN_ROWS), record=record)
+
+
+def readable(idata):
+    """The variables that a table can show: those without a row per datum, and of few entries each."""
+    variables = idata["posterior"].data_vars.items()
+    return [n for n, v in variables if "data" not in v.dims and v[0, 0].size <= LARGEST_IN_TABLE]
 
 
 def forest(name, summary):
@@ -58,13 +71,18 @@ def result(fit, evaluation, exact, curve, held_out, remarks):
     """The final figures as plain numbers."""
     from ._version import __version__
 
-    last = {"objective": "EM", "train_log_p": curve[-1]} if isinstance(curve, list) else {
-        "objective": curve.objective,
-        "is_lower_bound": curve.is_lower_bound,
-        "steps": curve.step,
-        "last_loss": curve.losses[-1],
-        "last_value": curve.values[-1],
-    }  # fmt: skip
+    if hasattr(curve, "bounds"):
+        last = {"objective": "CAVI", "steps": len(curve.bounds) - 1, "bound": curve.bounds[-1]}
+    elif isinstance(curve, list):
+        last = {"objective": "EM", "train_log_p": curve[-1]}
+    else:
+        last = {
+            "objective": curve.objective,
+            "is_lower_bound": curve.is_lower_bound,
+            "steps": curve.step,
+            "last_loss": curve.losses[-1],
+            "last_value": curve.values[-1],
+        }
     return {
         "pair": fit.pair.name,
         "evaluated_on": "held-out data" if held_out else "training data",
@@ -80,12 +98,20 @@ def content(fit, data, held_out, evaluation, exact, figures, table, remarks):
     """What the report shows."""
     active = evaluation.active_units()
     layers = [Layer(n, evaluation.rates[n], *active.get(n, (None, None))) for n in by_depth(evaluation.rates)]
-    note = f"lower bound in expectation, {evaluation.num_samples} importance samples"
+    note = evaluation.figures()["log_p_is"]
     log_px = Estimate(evaluation.mean_log_p, evaluation.error_log_p, note)
     if exact is not None:
         log_px = Estimate(exact["log_p"], exact["log_p_error"], "exact")
+    elif np.isfinite(evaluation.ess).all():
+        log_px = replace(log_px, note=f"{note}, median {np.median(evaluation.ess):.0f} of them effective")
     plan = fit.config
-    where = "held-out data" if held_out else "training data (none was held out)"
+    objective = plan["objective"] + (f" by {plan['estimator']}" if plan.get("estimator") else "")
+    if plan["method"] == "svi" and plan["warm_up"]:
+        objective += f", temperature of the latent terms 0 to 1 over the first {plan['warm_up']:.0%} of the steps"
+    data_line = f"{plan['data']}; figures on {where_from(held_out)}"
+    if plan["binarize"] != "none":
+        data_line = f"{plan['data']}, binarised ({plan['binarize']}); figures on {where_from(held_out)}"
+    differs = [f"Differs from the source: {fit.pair.differs}."] if fit.pair.differs else []
     budget = f"{plan['epochs']} epochs" if plan["epochs"] else f"{plan['steps']} steps"
     return ReportContent(
         title=f"{fit.pair.name} on {plan['data']}",
@@ -93,19 +119,24 @@ def content(fit, data, held_out, evaluation, exact, figures, table, remarks):
         density=fit.pair.density,
         source=f"{fit.pair.source.authors} ({fit.pair.source.year})",
         source_link=fit.pair.source.link,
-        data=f"{plan['data']}, binarisation: {plan['binarize']}; figures on {where}",
-        objective="exact EM" if plan["method"] == "em" else plan["objective"],
-        budget="to convergence" if plan["method"] == "em" else f"{budget}, batch {plan['batch_size'] or 'whole'}",
-        warnings=tuple(remarks + collapsed(layers) + ([fit.pair.caution] if fit.pair.caution else [])),
+        data=data_line,
+        objective={"em": "exact EM", "cavi": "coordinate ascent"}.get(plan["method"], objective),
+        budget="to convergence" if plan["method"] != "svi" else f"{budget}, batch {plan['batch_size'] or 'whole'}",
+        warnings=tuple(remarks + collapsed(layers) + ([fit.pair.caution] if fit.pair.caution else []) + differs),
         log_px=log_px,
         log_px_name="log p(x), held out" if held_out else "log p(x) of the data fitted",
         elbo=Estimate(evaluation.mean_elbo, None, "evidence lower bound"),
-        k_hat=evaluation.k_hat,
+        k_hat=None if np.isnan(evaluation.k_hat).all() else evaluation.k_hat,
         layers=layers,
         posterior=table,
         config={k: v for k, v in plain(plan).items() if k != "columns"},  # as read back from config.json
         **{name: figure for name, figure in figures.items()},
     )
+
+
+def where_from(held_out):
+    """Which data the figures are of."""
+    return "held-out data" if held_out else "training data (none was held out)"
 
 
 def collapsed(layers):

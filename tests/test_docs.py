@@ -98,7 +98,7 @@ def cheaper(command):
     if command[0] != "fit":
         return command
     row = pyrarchy.get_pair(command[1]) if ":" not in command[1] else None
-    steps = [] if row is not None and row.training.method == "em" else ["--steps", "3"]
+    steps = [] if row is not None and row.training.method != "svi" else ["--steps", "3"]
     return [*command, *CHEAP_FIT, *steps]
 
 

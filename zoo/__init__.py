@@ -3,21 +3,27 @@
 if not __name__.startswith("pyrarchy."):
     raise ImportError("import pyrarchy.zoo: the folder zoo/ is the package pyrarchy.zoo and has no other name.")
 
+from .bayesian_ppca import BayesianPPCA
 from .eight_schools import EightSchools, EightSchoolsNonCentred
 from .factor_analysis import FactorAnalysis
+from .gaussian_mixture import GaussianMixture
 from .gaussian_tree import GaussianTree
 from .gaussian_vae import GaussianVAE
 from .markov_hvae import MarkovHVAE
+from .normal_gamma import NormalGamma
 from .ppca import PPCA
 from .vae import VAE
 
 __all__ = [
     "PPCA",
     "VAE",
+    "BayesianPPCA",
     "EightSchools",
     "EightSchoolsNonCentred",
     "FactorAnalysis",
+    "GaussianMixture",
     "GaussianTree",
     "GaussianVAE",
     "MarkovHVAE",
+    "NormalGamma",
 ]

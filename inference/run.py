@@ -1,0 +1,94 @@
+"""A pair at given arguments: run live, run again frozen at the same latents, or dreamed from the model itself."""
+
+from contextlib import nullcontext
+
+import torch
+from pyro import poutine
+from pyro.poutine.util import is_validation_enabled, prune_subsample_sites
+
+from .draws import FixAndFree, PinSubsamples, sites_of
+from .freeze import FixValues, frozen, log_prob
+from .one_site import WatchLatents
+from .terms import make_terms, trace_pair
+
+
+class Run:
+    """What makes the tables of one step; a subsampled plate keeps its rows over all of them.
+
+    :param model, guide: the pair. :param args, kwargs: the model's arguments.
+    :param int num_particles: K. :param int plates: nested plates of the model.
+    :param bool once: whether the pair is run only once, so that subsampled rows need not be kept.
+    """
+
+    def __init__(self, model, guide, args, kwargs, num_particles, plates, once=False):
+        self.model, self.guide, self.args, self.kwargs = model, guide, args, kwargs
+        self.size = {"num_particles": num_particles, "plates": plates}
+        self._pin = nullcontext() if once else PinSubsamples()
+        self.watch = None if once else WatchLatents()
+
+    def live(self):
+        """The table of a fresh pass, with all gradients."""
+        with self._pin, self.watch or nullcontext():
+            return make_terms(*trace_pair(self.model, self.guide, self.args, self.kwargs, **self.size), **self.size)
+
+    def freeze(self, terms):
+        """The table again at the same latents, all parameters detached: gradients run through z alone.
+
+        :raises ValueError: in the first step of a shape, when the numbers differ (dropout) or a parameter escapes.
+        """
+        still = self._frozen(_drawn(terms))
+        if is_validation_enabled():
+            self._check(terms, still)
+        return still
+
+    def _frozen(self, values):
+        with self._pin, FixValues(values), frozen(self.model, self.guide):
+            return make_terms(*trace_pair(self.model, self.guide, self.args, self.kwargs, **self.size), **self.size)
+
+    def _check(self, terms, still):
+        if not torch.allclose(terms.log_w, still.log_w, rtol=1e-3, atol=1e-3, equal_nan=True):
+            raise ValueError(
+                "the pair gives other densities for the same latents when it is run again (dropout, or batch statistics "
+                "in training mode?): this estimator compares two passes. Use estimator='plain'."
+            )
+        constant = self._frozen({name: z.detach() for name, z in _drawn(terms).items()})
+        tables = (constant.log_obs, constant.log_p, constant.log_q)
+        escaped = sorted({n for table in tables for n, density in table.items() if density.requires_grad})
+        if escaped:
+            raise ValueError(
+                f"site(s) {escaped} depend on a parameter that belongs to no module of model or guide and to no "
+                "pyro.param statement, so it cannot be held constant. Make it an nn.Parameter of one of them (a network "
+                "that a plain function hands to pyro.module: make the function a PyroModule that owns it)."
+            )
+
+    def dream(self):
+        """log q of latents drawn together with data from the model itself, per dreamed datum; gradient for the guide.
+
+        :raises ValueError: when the observed values are not the model's arguments, so that no dreamed ones can be given.
+        """
+        with torch.no_grad(), self._pin:
+            seen = prune_subsample_sites(poutine.trace(self.model).get_trace(*self.args, **self.kwargs))
+            if sites_of(seen, "factor"):
+                raise ValueError("sleep-phi dreams data, but forward samples of a model with a factor are not its own")
+            observed = sites_of(seen, "data")
+            with FixAndFree({}, observed):
+                dreamed = prune_subsample_sites(poutine.trace(self.model).get_trace(*self.args, **self.kwargs))
+            fresh = {id(seen.nodes[n]["value"]): dreamed.nodes[n]["value"] for n in observed}
+            given = {id(a) for a in (*self.args, *self.kwargs.values())}
+            odd = sorted(n for n in observed if id(seen.nodes[n]["value"]) not in given)
+            if odd:
+                raise ValueError(
+                    f"sleep-phi hands dreamed data to the guide, but site(s) {odd} do not observe one of the model's "
+                    "arguments as it is. Use estimator='wake'."
+                )
+            args = tuple(fresh.get(id(a), a) for a in self.args)
+            kwargs = {name: fresh.get(id(a), a) for name, a in self.kwargs.items()}
+            values = {n: s["value"] for n, s in sites_of(dreamed, "latent").items() if n not in observed}
+        densities = log_prob(self.guide, values, *args, plates=self.size["plates"], **kwargs)
+        return sum(d.sum() for d in densities.values())
+
+
+def _drawn(terms):
+    """The value of each site that the guide draws: the latents, and auxiliary sites of a joint density."""
+    auxiliary = {n: s["value"] for n, s in terms.guide_sites.items() if not s["is_observed"]}
+    return {**auxiliary, **terms.values}
