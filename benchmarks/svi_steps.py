@@ -22,6 +22,7 @@ from .interleave import Variant
 from .pyro_svi import PyroVAE, pyro_step
 
 OURS, HAND, PYRO, NUMPYRO = "Pyrarchy fit", "PyTorch by hand", "Pyro SVI", "NumPyro SVI, jitted"
+DREG = "Pyrarchy fit, DReG"
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,19 @@ def make_pair(setting, seed=0):
         return model, Amortized(model, encoder), data
 
 
-def make_bound(setting):
+def make_bound(setting, estimator=None):
     """The objective of a setting."""
-    return ELBO() if setting.num_particles == 1 else ImportanceWeighted(setting.num_particles)
+    if setting.num_particles == 1:
+        return ELBO(estimator=estimator)
+    return ImportanceWeighted(setting.num_particles, estimator=estimator)
 
 
-def our_variant(setting):
+def our_variant(setting, name=OURS, estimator=None):
     """The loop of ``fit``, one step per call."""
     model, guide, data = make_pair(setting)
     batches = Batches(data, setting.batch_size)
     with isolated(model, guide, seed=0, train=True):
-        loop = Loop(model, guide, batches, make_bound(setting), 1e-3, None, None, 100.0, None, 0)
+        loop = Loop(model, guide, batches, make_bound(setting, estimator), 1e-3, None, None, 100.0, None, 0)
     feed = itertools.cycle(data.split(setting.batch_size))
 
     @contextmanager
@@ -73,7 +76,7 @@ def our_variant(setting):
         with isolated(model, guide, train=True), pyro.validation_enabled(False):
             yield
 
-    return Variant(OURS, lambda: loop._step((next(feed),)).loss, around)
+    return Variant(name, lambda: loop._step((next(feed),)).loss, around)
 
 
 def hand_variant(setting):
@@ -105,4 +108,6 @@ def variants(name, *, numpyro=True):
     """All variants of a comparison, the hand-written one (the reference) first."""
     setting = SETTINGS[name]
     out = [hand_variant(setting), our_variant(setting), pyro_variant(setting)]
+    if setting.num_particles > 1:
+        out.append(our_variant(setting, DREG, "dreg"))
     return [*out, numpyro_variant(setting)] if numpyro else out
