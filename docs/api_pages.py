@@ -4,7 +4,7 @@ import importlib
 import inspect
 
 import pyrarchy
-from pyrarchy.cli import build_parser
+from pyrarchy.parser import build_parser
 
 ROOMS = {
     "pyrarchy": "pyrarchy: the front door",

@@ -148,7 +148,7 @@ def test_interrupt_has_its_own_code(monkeypatch, command):
     def stop(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_check", stop)
+    monkeypatch.setitem(cli.HANDLERS, "check", stop)
     assert command("check", "vae") == (cli.INTERRUPTED, [], ["interrupted"])
 
 

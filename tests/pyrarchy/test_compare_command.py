@@ -136,7 +136,7 @@ def test_refusals_are_one_line_and_leave_nothing_behind(words, said, here, refus
 
 
 def test_the_budget_is_the_first_pair_s_for_all():
-    from pyrarchy.cli import build_parser
+    from pyrarchy.parser import build_parser
 
     args = build_parser().parse_args(["compare", "eight_schools", "eight_schools_iaf", "--steps", "5", "--out", "x"])
     configs, data = plan(args)
