@@ -3,6 +3,7 @@
 if not __name__.startswith("pyrarchy."):
     raise ImportError("import pyrarchy.inference: the folder inference/ is the package pyrarchy.inference.")
 
+from .alternate import Alternating, alternating
 from .apply import decode, encode, reconstruct, sample
 from .batches import Batches
 from .bound import Bound
@@ -30,6 +31,7 @@ from .preflight import preflight
 from .psis import psis
 from .record import Record
 from .resampled import Resampled
+from .stochastic_em import stochastic_em
 from .temper import Temper
 from .terms import Terms, make_terms, trace_pair
 from .weight_bound import WeightBound, WeightFunction
@@ -40,6 +42,7 @@ __all__ = [
     "ESTIMATORS",
     "MIWAE",
     "PIWAE",
+    "Alternating",
     "AnalyticELBO",
     "Batches",
     "Bound",
@@ -71,6 +74,7 @@ __all__ = [
     "WeightBound",
     "WeightFunction",
     "adam",
+    "alternating",
     "check_pair",
     "compare",
     "decode",
@@ -92,6 +96,7 @@ __all__ = [
     "run_nuts",
     "sample",
     "save_state",
+    "stochastic_em",
     "summary",
     "to_inference_data",
     "trace_pair",

@@ -67,6 +67,10 @@ def frozen(model, guide):
                     if parameter is not None:
                         swapped.append((module._parameters, name, parameter))
                         module._parameters[name] = parameter.detach()
+                for name, buffer in module._buffers.items():
+                    if buffer is not None:  # batch statistics must not count this pass a second time
+                        swapped.append((module._buffers, name, buffer))
+                        module._buffers[name] = buffer.clone()
                 if isinstance(module, torch.nn.RNNBase):  # it reads a list of its own
                     swapped.append((module.__dict__, "_flat_weights", module._flat_weights))
                     module.__dict__["_flat_weights"] = [w.detach() for w in module._flat_weights]

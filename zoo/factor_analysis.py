@@ -99,15 +99,44 @@ class FactorAnalysis(PyroModule):
         Computed in float64. The mean is part of the step; where it is the data's mean already, this is the EM step on
         sufficient statistics. ``q`` has ``mean`` (B, K) and ``covariance_matrix`` (B, K, K).
         """
+        self.maximize_statistics(self.expected_statistics(x, q, origin=x.double().mean(0)))
+
+    @torch.no_grad()
+    def expected_statistics(self, x, q=None, origin=None):
+        """The E step: expected sufficient statistics of the complete data, means over ``x`` (B, D), in float64.
+
+        Returns ``x`` (D,), ``xx`` (D,) of squares, ``xz`` (D, K), ``z`` (K,), ``zz`` (K, K) and ``origin`` (D,), all under
+        ``q`` over z1 (by default :meth:`posterior`) and with x counted from ``origin`` (by default zero). Those of two
+        batches about one origin may be averaged. A variance is later a difference of two moments, which costs
+        ``(mean / scale)**2`` of float64's 16 digits about a distant origin: the data's mean is the best one.
+
+        >>> model = FactorAnalysis(5, 2)
+        >>> {name: tuple(value.shape) for name, value in model.expected_statistics(torch.zeros(3, 5)).items()}
+        {'x': (5,), 'xx': (5,), 'xz': (5, 2), 'z': (2,), 'zz': (2, 2), 'origin': (5,)}
+        """
+        q = self.posterior(x) if q is None else q
         x, z = x.double(), q.mean.double()
-        x_mean, z_mean = x.mean(0), z.mean(0)
-        x, z = x - x_mean, z - z_mean
-        cross = x.mT @ z / len(x)
-        second = q.covariance_matrix.double().mean(0) + z.mT @ z / len(x)
+        origin = x.new_zeros(self.x_dim) if origin is None else origin.to(x)
+        x = x - origin
+        return {
+            "x": x.mean(0),
+            "xx": x.square().mean(0),
+            "xz": x.mT @ z / len(x),
+            "z": z.mean(0),
+            "zz": q.covariance_matrix.double().mean(0) + z.mT @ z / len(x),
+            "origin": origin,
+        }
+
+    @torch.no_grad()
+    def maximize_statistics(self, statistics):
+        """Exact M step on what :meth:`expected_statistics` returns, or on averages of it over batches."""
+        x, z = statistics["x"], statistics["z"]
+        cross = statistics["xz"] - torch.outer(x, z)
+        second = statistics["zz"] - torch.outer(z, z)
         loadings = torch.linalg.solve(second, cross, left=False)
-        variance = x.square().mean(0)
+        variance = (statistics["xx"] - x.square()).clamp(min=0.0)  # rounding may leave a constant column below zero
         noise = self._noise_step(variance - (loadings * cross).sum(-1), variance)
-        self.set_parameters(x_mean - loadings @ z_mean, loadings, noise.sqrt())
+        self.set_parameters(statistics["origin"] + x - loadings @ z, loadings, noise.sqrt())
 
     def _noise_step(self, noise, variance):
         return torch.maximum(noise, self.noise_floor * variance)

@@ -197,7 +197,7 @@ def test_a_scale_on_the_model_s_site_alone_leaves_log_q_alone():
 
 
 def test_looking_does_not_move_batch_statistics():
-    """Preflight and the size of a batch run the pair; only steps count in the buffers."""
+    """Preflight, the size of a batch and a frozen pass run the pair; only steps count in the buffers."""
 
     class Normed(PyroModule):
         def __init__(self):
@@ -208,7 +208,7 @@ def test_looking_does_not_move_batch_statistics():
             with pyro.plate("data", len(x), dim=-1):
                 pyro.sample("z1", dist.Normal(self.norm(x.unsqueeze(-1)).squeeze(-1), 1.0))
 
-    for objective in (ELBO(), Trace_ELBO()):
+    for objective in (ELBO(), Trace_ELBO(), ImportanceWeighted(3, estimator="wake")):
         guide = Normed()
         fit(model, guide, torch.randn(N), steps=4, objective=objective)
         assert guide.norm.num_batches_tracked.item() == 4
