@@ -93,7 +93,72 @@ def check_03(verdicts, smoke):
         assert word == "does not hold"
 
 
-CHECKS = {"01": check_01, "02": check_02, "03": check_03}
+def check_20(verdicts, smoke):
+    assert len(verdicts) == 19
+    word, (found, error, _, exact) = numbers(verdicts, "K (log p - L_K) reaches chi2 / 2")
+    assert word == "holds" and abs(found - exact) < 5 * error + 1e-3
+    claims = {
+        "with K the model's SNR grows and the guide's falls": -0.5,
+        "DReG makes both grow with K": 0.5,
+        "so does the M of MIWAE": 0.5,
+    }
+    for start, exact in claims.items():
+        word, (*_, model, _, guide, error) = numbers(verdicts, start)
+        assert word == "holds" and abs(model - 0.5) < 0.1 and abs(guide - exact) < 0.1 + 2 * error, start
+    word, (_, model, _, guide, _) = numbers(verdicts, "the slopes are the same with A off by")
+    assert word == "does not hold" and model < 0.3 and guide > -0.4
+    word, (gain, error) = numbers(verdicts, "IWAE's guide is further from its posterior, by KL(q || p)")
+    assert word == "holds" and gain > 4 * error
+    word, (plain, _, _) = numbers(verdicts, "training lowers the plain SNR, the more so the larger K is")
+    assert smoke or plain < 0.9
+    word, (_, bound, kl) = numbers(verdicts, "log p - L_K is at least the KL of what L_K implies")
+    assert word == "holds" and -0.05 < kl < bound + 0.02
+    word, (*_, first, _, last, _) = numbers(verdicts, "with the prior as proposal it comes within")
+    assert word == "holds" and last < 0.1 * first
+    word, (wide, narrow) = numbers(verdicts, "the same model's guide is wider when L_64 trains it")
+    assert smoke or (word == "holds" and wide > narrow)
+    if smoke:
+        return
+    word, (gain, _) = numbers(verdicts, "on the same model L_64 makes more samples effective")
+    assert word == "holds" and gain > 1
+    word, (gain, _) = numbers(verdicts, "IWAE has more effective samples than the VAE")
+    assert word == "does not hold" and gain < -10
+    word, (lifted, *_) = numbers(verdicts, "DReG lifts it")
+    _, (drowned, _, alone, _) = numbers(
+        verdicts, "after training the guide's plain SNR is lower for K = 64 than for K = 1"
+    )
+    assert drowned < alone and word == "holds" and lifted > 2 * drowned
+
+
+def check_21(verdicts, smoke):
+    assert len(verdicts) == 21
+    word, (change,) = numbers(verdicts, "variational EM never lowers its bound")
+    assert word == "holds" and change > -1e-9
+    word, (change, lowest) = numbers(verdicts, "it never lowers log p(x) either")
+    assert word == "does not hold" and change < -1e-5 and lowest > 1e-4
+    word, (*_, variational, exact) = numbers(verdicts, "variational EM with a diagonal q ends within")
+    assert word == "holds" and -1e-9 < exact <= variational + 1e-4 and variational < 0.05
+    word, (below,) = numbers(verdicts, "so does the VAE")
+    assert -1e-4 < below < (0.5 if smoke else 0.02)
+    word, (share,) = numbers(verdicts, "the five gradients have one mean")
+    assert word == "holds" and share < 2
+    for stage in ("start", "after training", "q = posterior", "a third as wide"):
+        word, (share, error) = numbers(verdicts, f"{stage}: L^B is less noisy than the plain L^A")
+        assert word == "holds" and share < 1 - 2 * error
+    word, (share, _) = numbers(verdicts, "q = posterior: L^B is less noisy than STL")
+    assert word == "does not hold" and share > 1e6
+    word, (share, _) = numbers(verdicts, "a third as wide: L^B is less noisy than STL")
+    assert word == "holds" and share < 0.1
+    word, (with_baseline, error, without, _) = numbers(verdicts, "q = posterior: the score function is noisier")
+    assert word == "does not hold" and abs(with_baseline - 1) < 5 * error and without > 50
+    if not smoke:
+        word, (joint, slow) = numbers(verdicts, "moving both at once takes fewer gradients than phi to convergence")
+        assert word == "holds" and 2 * joint < slow
+        word, (turns, joint) = numbers(verdicts, "at thrice the rate they end as near the maximum")
+        assert word == "does not hold" and turns > 1 > joint
+
+
+CHECKS = {"01": check_01, "02": check_02, "03": check_03, "20": check_20, "21": check_21}
 
 
 @pytest.mark.parametrize("name", TUTORIALS)
