@@ -17,6 +17,7 @@ PROJECT = {
     "contributing": "CONTRIBUTING.md",
     "changelog": "CHANGELOG.md",
     "benchmarks": "docs/benchmarks.md",
+    "mnist_importance": "docs/mnist_importance.md",
 }
 
 
