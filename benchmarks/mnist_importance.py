@@ -5,7 +5,7 @@ are in a run folder of their own, so that the whole is resumed by the same comma
 
     python -m benchmarks.mnist_importance --out runs/mnist --stages 3 --methods IWAE VAE DReG
 
-prints what is finished, and writes it with ``--table docs/mnist_importance.md``. Stage i has 3^i epochs at learning rate
+prints what is finished, and ``--table FILE`` writes it. Stage i has 3^i epochs at learning rate
 1e-3 * 10^(-i/7); three stages are 13 epochs, five 121, eight the paper's 3,280.
 """
 

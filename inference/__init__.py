@@ -13,7 +13,7 @@ from .compare import compare
 from .compare_runs import Entry
 from .comparison import Comparison, Outcome
 from .elbo import ELBO, AnalyticELBO, FreeBits
-from .estimators import ESTIMATORS, Estimator
+from .estimators import Estimator
 from .evaluate import Evaluation, evaluate
 from .fit import fit
 from .fit_cavi import BoundFellError, CAVIRecord, fit_cavi
@@ -39,7 +39,6 @@ from .weight_bound import WeightBound, WeightFunction
 __all__ = [
     "CIWAE",
     "ELBO",
-    "ESTIMATORS",
     "MIWAE",
     "PIWAE",
     "Alternating",

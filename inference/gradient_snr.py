@@ -33,7 +33,7 @@ class GradientSNR:
     draws: int
 
     def snr(self, name):
-        """|mean| / standard deviation, per entry."""
+        """Absolute mean over standard deviation, per entry."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.abs(self.mean[name]) / np.sqrt(self.variance[name])
 

@@ -19,7 +19,7 @@ OBJECTIVES = {
     "jackknife": ("Jackknife", ((int, "K", None),), "iwae with its first-order bias off; not a lower bound"),
 }
 
-# How a gradient is formed; pyrarchy.inference.ESTIMATORS has the same names.
+# How a gradient is formed; pyrarchy.inference.estimators has the same names.
 ESTIMATORS = ("plain", "stl", "dreg", "rws-dreg", "wake", "sleep", "score", "vimco")
 
 

@@ -13,7 +13,6 @@ from pyrarchy.guides import IAF, Amortized, BottomUp, Encoder, Ladder
 from pyrarchy.inference import (
     CIWAE,
     ELBO,
-    ESTIMATORS,
     MIWAE,
     PIWAE,
     AnalyticELBO,
@@ -25,6 +24,7 @@ from pyrarchy.inference import (
     Thermodynamic,
     VRMax,
 )
+from pyrarchy.inference.estimators import ESTIMATORS
 from pyrarchy.inference.weight_bound import log_mean_exp
 from pyrarchy.zoo import VAE, MarkovHVAE
 

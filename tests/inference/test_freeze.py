@@ -14,7 +14,8 @@ from torch import nn
 from torch.distributions import constraints
 
 from pyrarchy.guides import Guide as Messenger
-from pyrarchy.inference import ELBO, ESTIMATORS, MIWAE, ImportanceWeighted, fit, isolated
+from pyrarchy.inference import ELBO, MIWAE, ImportanceWeighted, fit, isolated
+from pyrarchy.inference.estimators import ESTIMATORS
 from pyrarchy.inference.freeze import FixValues, frozen
 from pyrarchy.inference.run import Run
 
