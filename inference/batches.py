@@ -1,5 +1,7 @@
 """Minibatches whose order is a function of the seed and the epoch alone, so that a resumed run sees the same rows."""
 
+import hashlib
+
 import numpy as np
 import torch
 
@@ -133,3 +135,22 @@ def as_batches(data, batch_size=None, seed=0):
     if batch_size is not None:
         raise ValueError("batch_size goes with a tensor or a tuple of tensors; an iterable brings its own batches")
     return IterableBatches(data)
+
+
+def digest(batch):
+    """A short hash of a batch, by which a resumed run knows its data again."""
+    sha = hashlib.sha256()
+    for part in batch:
+        if isinstance(part, torch.Tensor):
+            sha.update(
+                f"{part.dtype} {tuple(part.shape)}".encode() + part.detach().cpu().contiguous().numpy().tobytes()
+            )
+    return sha.hexdigest()[:12]
+
+
+def length(batches):
+    """Batches an epoch, or ``None`` for an iterable that does not know."""
+    try:
+        return len(batches)
+    except TypeError:  # an iterable without a length
+        return None

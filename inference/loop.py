@@ -1,6 +1,5 @@
 """The training loop of :func:`~pyrarchy.inference.fit`: its state, one step, and what a checkpoint holds of it."""
 
-import hashlib
 import math
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pyro
 import torch
 
 from .announce import plain_submodules, unannounced
+from .batches import digest, length
 from .bound import Bound
 from .checkpoint import load_latest, save_state, write_atomically
 from .isolation import buffers_kept, rng_state, root_modules, set_rng_state
@@ -53,7 +53,7 @@ class Loop:
         if temper is not None:
             temper.set_step(0)
         whole = getattr(batches, "whole", False)
-        single = whole or _length(batches) == 1
+        single = whole or length(batches) == 1
         with self._handlers(), pyro.validation_enabled(True), buffers_kept(model, guide):
             self.parameters, points = preflight(model, guide, objective, first, whole=whole, single=single)
         set_rng_state(before)
@@ -229,24 +229,6 @@ class Loop:
         self.epoch, self.consumed = state["place"]["epoch"], state["place"]["consumed"]
         self.epoch_rng = state["epoch_rng"]
         set_rng_state(state["rng"])
-
-
-def _length(batches):
-    try:
-        return len(batches)
-    except TypeError:  # an iterable without a length
-        return None
-
-
-def digest(batch):
-    """A short hash of a batch, by which a resumed run knows its data again."""
-    sha = hashlib.sha256()
-    for part in batch:
-        if isinstance(part, torch.Tensor):
-            sha.update(
-                f"{part.dtype} {tuple(part.shape)}".encode() + part.detach().cpu().contiguous().numpy().tobytes()
-            )
-    return sha.hexdigest()[:12]
 
 
 def load_modules(model, guide, state):

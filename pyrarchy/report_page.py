@@ -141,7 +141,7 @@ def _layers(layers):
     rows = []
     for layer in layers:
         units = "–" if layer.units is None else f"{'–' if layer.active is None else layer.active} / {layer.units}"
-        numbers = "".join(f'<td class="number">{_text(n)}</td>' for n in (_number(float(layer.rate)), units))
+        numbers = "".join(f'<td class="number">{_text(n)}</td>' for n in (f"{float(layer.rate):.2f}", units))
         word = f'<td><strong class="{_class(layer.word)}">{layer.word}</strong></td>'
         rows.append(f'<tr><th scope="row">{_text(layer.site)}</th>{word}{numbers}</tr>')
     head = [("Site", ""), ("Layer is", ""), ("Rate (nats per datum)", "number"), ("Active units", "number")]
