@@ -123,9 +123,7 @@ def _add_compare(command, handlers):
 
 
 def _add_nuts(command, handlers):
-    sub = command(
-        "nuts", handlers["nuts"], "sample a posterior by NUTS, as the reference for guides"
-    )
+    sub = command("nuts", handlers["nuts"], "sample a posterior by NUTS, as the reference for guides")
     sub.add_argument("pair", metavar="PAIR", help="a row of `pyrarchy list` with global latents, or module:function")
     sub.add_argument("options", nargs="*", metavar="key=value", help="options of the pair")
     sub.add_argument("--data", metavar="NAME|PATH", help="data set by name, or a file")

@@ -141,7 +141,8 @@ def _layers(layers):
     rows = []
     for layer in layers:
         units = "–" if layer.units is None else f"{'–' if layer.active is None else layer.active} / {layer.units}"
-        numbers = "".join(f'<td class="number">{_text(n)}</td>' for n in (f"{float(layer.rate):.2f}", units))
+        rate = f"{layer.rate:.2f}" if layer.rate >= 0.1 else _number(float(layer.rate))
+        numbers = "".join(f'<td class="number">{_text(n)}</td>' for n in (rate, units))
         word = f'<td><strong class="{_class(layer.word)}">{layer.word}</strong></td>'
         rows.append(f'<tr><th scope="row">{_text(layer.site)}</th>{word}{numbers}</tr>')
     head = [("Site", ""), ("Layer is", ""), ("Rate (nats per datum)", "number"), ("Active units", "number")]

@@ -12,7 +12,6 @@ from torch import nn
 from pyrarchy.inference import (
     CIWAE,
     ELBO,
-    ESTIMATORS,
     MIWAE,
     PIWAE,
     FreeBits,
@@ -23,6 +22,7 @@ from pyrarchy.inference import (
     VRMax,
     WeightFunction,
 )
+from pyrarchy.inference.estimators import ESTIMATORS
 from pyrarchy.inference.weight_bound import log_mean_exp
 
 M = 2

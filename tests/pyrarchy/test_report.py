@@ -137,7 +137,7 @@ def test_an_estimate_shows_two_digits_of_its_standard_error(estimate, text):
 def test_the_layers_have_rate_units_and_a_word(page):
     assert ["Site", "Layer is", "Rate (nats per datum)", "Active units"] in page.rows
     assert ["z1", "active", "20.30", "15 / 16"] in page.rows
-    assert ["z2", "weak", "0.05", "1 / 8"] in page.rows
+    assert ["z2", "weak", "0.0500", "1 / 8"] in page.rows
     assert ["z3", "collapsed", "0.002", "0 / 4"] in page.rows
     assert "says nothing about x" in page.text
 
