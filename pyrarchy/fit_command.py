@@ -43,6 +43,8 @@ def run_fit(args):
     out = Path(args.out or f"runs/{args.pair.replace(':', '.')}")
     fit = Fit(pair, data, config, out, resume=args.resume, threads=args.threads, quiet=args.quiet)
     check_folder(out, config, args.resume)
+    if args.resume and not (out / "config.json").exists():
+        fit.say(f"nothing to resume in {out}: a new run begins")
     fit.build()  # what cannot be built leaves no folder behind
     if not (out / "config.json").exists() or not args.resume:
         write_config(out, config, used)
@@ -150,8 +152,9 @@ class Fit:
         save_state(self.out / "checkpoint.npz", {"modules": modules, "params": {}})
         lines = [f"{i},{float(value)!r}" for i, value in enumerate(record.log_likelihoods)]
         write_atomically(self.out / "history.csv", "\n".join(["step,log_likelihood", *lines, ""]).encode())
+        how = f"EM: {record.steps} E steps" if record.steps else "closed form"
         self.say(
-            f"EM: {record.steps} E steps in {record.seconds:.1f} s from {len(record.start_values)} start(s); "
+            f"{how} in {record.seconds:.1f} s from {len(record.start_values)} start(s); "
             f"training log p(x) = {record.log_likelihood:.4f} nats per datum"
         )
         return list(record.log_likelihoods)
