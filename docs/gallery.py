@@ -7,22 +7,20 @@ The pictures and ``figures.json`` in docs/gallery are part of the repository, so
 
 import argparse
 import json
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 import pyrarchy
-from pyrarchy import cli, plots, run_report
-from pyrarchy.apply_command import rows_of
-from pyrarchy.fit_command import to_tensors
-from pyrarchy.plot_style import COLOURS, single, styled
+from pyrarchy import cli
 from pyrarchy.run_folder import read_config
+
+sys.path.insert(0, str(Path(__file__).parent))  # the scripts of this folder are in no package
+from pictures import draw
 
 PICTURES = Path(__file__).parent / "gallery"
 QUICK = ["--steps", "5", "--samples", "20"]
-COLUMNS = 10
 LARGEST = 60_000  # bytes
 KEPT = (
     "evaluated_on", "log_p", "log_p_error", "exact_log_p", "exact_log_p_error", "elbo", "k_hat_median", "k_hat_shares",
@@ -38,13 +36,7 @@ def make_picture(name, runs, quick=False):
         code = cli.run(["fit", name, "--out", str(run), "--quiet", *steps])
         if code:
             raise RuntimeError(f"pyrarchy fit {name} ended with exit code {code}")
-    drawn = {is_normal_gamma: contours, is_mixture: clusters, is_own: forest, is_tree: tree, is_linear: loadings}
-    for fits, draw in drawn.items():
-        if fits(pair):
-            picture, caption = draw(pair, run)
-            break
-    else:
-        picture, caption = images(pair, run)
+    picture, caption = draw(pair, run)
     result = json.loads((run / "result.json").read_text())
     figures = {key: result.get(key) for key in KEPT}
     words = result["log_p_is"].rsplit(",", 1)[1].split()
@@ -67,153 +59,6 @@ def defaults(pair):
     """What decides a fit, as JSON holds it: a picture made with other defaults than the row's is out of date."""
     plan = {"data": pair.data, "options": pair.options, "training": asdict(pair.training)}
     return json.loads(json.dumps(plan))
-
-
-def is_own(pair):
-    """Rows of the statistics literature, with global latents."""
-    return pair.likelihood == "own"
-
-
-def is_tree(pair):
-    """The row with an exact posterior to compare with, and data that are no images."""
-    return pair.model == "GaussianTree"
-
-
-def is_linear(pair):
-    """Rows whose loadings W can be looked at."""
-    return pair.model in ("FactorAnalysis", "PPCA", "BayesianPPCA")
-
-
-def is_normal_gamma(pair):
-    """The row whose joint posterior has two dimensions and is known."""
-    return pair.model == "NormalGamma"
-
-
-def is_mixture(pair):
-    """The row whose components can be drawn over the data."""
-    return pair.model == "GaussianMixture"
-
-
-def contours(pair, run):
-    """The exact posterior of mean and precision, and the factorised one."""
-    import torch
-
-    model, guide = pyrarchy.load(run)
-    rows = to_tensors(pyrarchy.load_data(pair.data).train)
-    q = guide.q
-    with torch.no_grad():
-        mu = q.loc + q.scale * torch.linspace(-3, 3, 120)
-        tau = (q.shape + q.shape.sqrt() * torch.linspace(-3, 4.2, 120)[:, None]) / q.rate
-        exact = model.posterior(*rows)
-        log_p = exact["tau"].log_prob(tau) + exact["mu"]({"tau": tau}).log_prob(mu)
-        log_q = model.factor("tau", q, {}).log_prob(tau) + model.factor("mu", q, {}).log_prob(mu)
-    picture = plots.png(two_posteriors(mu, tau[:, 0], log_p, log_q))
-    return picture, "The exact posterior (grey) and the factorised one; lines at 0.5, 1, 2 and 4 nats below each top."
-
-
-@styled
-def two_posteriors(mu, tau, log_p, log_q):
-    """Contours of two log-densities over a grid."""
-    figure, axes = single(3.4)
-    levels = [-4, -2, -1, -0.5]
-    axes.contour(mu, tau, log_p - log_p.max(), levels, colors="#999999", linewidths=2.5, linestyles="solid")
-    axes.contour(mu, tau, log_q - log_q.max(), levels, colors=COLOURS[0], linewidths=1.2, linestyles="dashed")
-    axes.set_xlabel("mu: nanoseconds beyond 24,800")
-    axes.set_ylabel("tau: precision")
-    return figure
-
-
-def clusters(pair, run):
-    """The data by their likeliest component, and each component that holds data as an ellipse."""
-    import torch
-
-    model, guide = pyrarchy.load(run)
-    data = pyrarchy.load_data(pair.data)
-    with torch.no_grad():
-        q = model.localise(to_tensors(data.train), q=guide.q)
-    scale = (q.rate / q.shape).sqrt()
-    used = [k for k in range(model.components) if q.assignments[:, k].sum() > 1]
-    figure = ellipses(data, q.assignments.argmax(-1).numpy(), [(k, q.loc[k], scale[k]) for k in used])
-    caption = f"{len(used)} of {model.components} components hold data: centre and two standard deviations of each."
-    return plots.png(figure), caption
-
-
-@styled
-def ellipses(data, labels, components):
-    """A scatter of two columns, coloured by label, with an ellipse per component."""
-    from matplotlib.patches import Ellipse
-
-    figure, axes = single(3.4)
-    for i, (k, centre, scale) in enumerate(components):
-        rows = data.train[labels == k]
-        axes.plot(rows[:, 0], rows[:, 1], "o", color=COLOURS[i], markersize=3, alpha=0.6)
-        axes.add_patch(Ellipse(centre.tolist(), *(4 * scale).tolist(), fill=False, edgecolor=COLOURS[i], linewidth=1.5))
-    axes.set_xlabel(f"{data.coords['column'][0]} (minutes)")
-    axes.set_ylabel(f"{data.coords['column'][1]} (minutes)")
-    return figure
-
-
-def forest(pair, run):
-    """Means and intervals of what the study asks for, the standardised effects left out."""
-    from pyrarchy.inference import groups
-
-    summary = groups.summary(groups.load(run / "posterior.nc"), ["mu", "tau", "theta"], prob=0.9)
-    picture = plots.png(run_report.forest(pair.name, summary))
-    return picture, "Posterior means and 90 % intervals under the guide; theta are the schools' effects."
-
-
-def images(pair, run):
-    """Held-out data, what the pair sees in them, and samples, as the run's report shows them."""
-    caption = "Held-out data, their reconstructions, and samples from the prior (means of the pixels)."
-    return (run / "images.png").read_bytes(), caption
-
-
-def loadings(pair, run):
-    """Held-out data, reconstructions, and the columns of W as images."""
-    from pyrarchy.figures import Canvas
-    from pyrarchy.inference import reconstruct
-
-    config = read_config(run)
-    data = pyrarchy.load_data(config["data"])
-    columns = None if config["columns"] is None else np.asarray(config["columns"])
-    canvas = Canvas(data, columns)
-    model, guide = pyrarchy.load(run)
-    rows = to_tensors(rows_of(run, config["data"]))[:COLUMNS]
-    weights = (guide.q if hasattr(guide, "q") else model).loadings.detach().numpy().T
-    weights = weights[np.argsort(-(weights**2).sum(1))][:COLUMNS]
-    largest = np.take_along_axis(weights, np.abs(weights).argmax(1)[:, None], 1)
-    weights = weights * np.sign(largest)  # the sign of a factor is arbitrary
-    grey = 0.5 + 0.5 * weights / np.abs(weights).max()
-    whole = np.full((len(grey), data.dim), 0.5) if columns is not None else grey
-    if columns is not None:
-        whole[:, columns] = grey
-    seen = next(iter(reconstruct(model, guide, rows).values()))
-    shown = {"data": canvas(rows.numpy()), "reconstruction": canvas(seen), "columns of W (grey is zero)": whole}
-    figure = plots.image_grid(shown, data.image_shape)
-    return plots.png(figure), "Held-out data, their reconstructions, and the columns of W, longest first."
-
-
-def tree(pair, run):
-    """The guide's posterior means against the exact ones."""
-    from pyrarchy.inference import encode
-
-    model, guide = pyrarchy.load(run)
-    rows = to_tensors(rows_of(run, pair.data))
-    found = encode(model, guide, rows)["z2"][:, 0]
-    exact = model.posterior(rows)["z2"].mean[:, 0].detach().numpy()
-    return plots.png(against_exact(exact, found)), "Posterior means of the top latent: the guide's and the exact ones."
-
-
-@styled
-def against_exact(exact, found):
-    """Fitted means over exact means, with the line on which they agree."""
-    figure, axes = single(3.4)
-    ends = [min(exact.min(), found.min()), max(exact.max(), found.max())]
-    axes.plot(ends, ends, color="#999999", linewidth=1)
-    axes.plot(exact, found, "o", color=COLOURS[0], markersize=4, alpha=0.7)
-    axes.set_xlabel("exact E[z2 | x]")
-    axes.set_ylabel("guide's E[z2 | x]")
-    return figure
 
 
 def smaller(picture):

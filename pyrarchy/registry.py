@@ -12,7 +12,12 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 
-ROWS = ("rows_linear", "rows_images", "rows_statistics", "rows_conjugate")
+ROWS = (
+    "rows_linear",
+    "rows_images",
+    "rows_statistics",
+    "rows_conjugate",
+)
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def test_mnist_is_found_and_its_bytes_are_checked(nowhere, place):
 
 
 def test_mnist_is_scaled_and_the_first_folder_with_all_four_files_wins(nowhere, monkeypatch):
-    monkeypatch.setattr("pyrarchy.datasets.read_idx", lambda path, digest: pyrarchy.fetch.read_idx(path))
+    monkeypatch.setattr("pyrarchy.data_images.read_idx", lambda path, digest: pyrarchy.fetch.read_idx(path))
     pixels = write_idx(nowhere / "given" / "fashion-mnist", 1)
     write_idx(nowhere / "mine" / "fashion_mnist", 2)
     (nowhere / "given" / "fashion_mnist").mkdir()
