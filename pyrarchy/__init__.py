@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "load_data",
     "pair",
+    "pretrained",
 ]
 
 _LAZY = {
@@ -39,6 +40,7 @@ _LAZY = {
     "list_pairs": "registry",
     "pair": "registry",
     "load": "run_folder",
+    "pretrained": "pretrained_pairs",
 }
 
 
