@@ -18,6 +18,7 @@ PROJECT = {
     "changelog": "CHANGELOG.md",
     "benchmarks": "docs/benchmarks.md",
     "mnist_importance": "docs/mnist_importance.md",
+    "gradient_snr": "docs/gradient_snr.md",
 }
 
 
