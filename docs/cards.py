@@ -10,6 +10,7 @@ PICTURES = DOCS / "gallery"
 GROUPS = {
     "rows_linear": "Linear-Gaussian pairs: exact answers",
     "rows_images": "Deep pairs for images",
+    "rows_hierarchies": "Deep hierarchies: dense, lateral, and the ladder's variants",
     "rows_conjugate": "Conjugate models: coordinate ascent",
     "rows_statistics": "Hierarchies of the statistics literature",
 }

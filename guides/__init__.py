@@ -9,13 +9,16 @@ from .amortized import Amortized
 from .base import Guide
 from .bottom_up import BottomUp
 from .conjugate import Conjugate
-from .encoder import Encoder
+from .encoder import Encoder, Features
 from .exact import Exact
 from .full_rank import FullRank
 from .iaf import IAF
 from .joint_iaf import JointIAF
 from .ladder import Ladder, precision_weighted
+from .lateral import Lateral
 from .mean_field import MeanField
+from .top_down import MarkovTopDown, TopDown
+from .untied_ladder import UntiedLadder
 
 __all__ = [
     "IAF",
@@ -24,10 +27,15 @@ __all__ = [
     "Conjugate",
     "Encoder",
     "Exact",
+    "Features",
     "FullRank",
     "Guide",
     "JointIAF",
     "Ladder",
+    "Lateral",
+    "MarkovTopDown",
     "MeanField",
+    "TopDown",
+    "UntiedLadder",
     "precision_weighted",
 ]

@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 ROWS = (
     "rows_linear",
     "rows_images",
+    "rows_hierarchies",
     "rows_statistics",
     "rows_conjugate",
 )

@@ -3,7 +3,9 @@
 if not __name__.startswith("pyrarchy."):
     raise ImportError("import pyrarchy.zoo: the folder zoo/ is the package pyrarchy.zoo and has no other name.")
 
+from .batch_norm import BatchNorm, Normalised
 from .bayesian_ppca import BayesianPPCA
+from .dense_hvae import DenseHVAE
 from .eight_schools import EightSchools, EightSchoolsNonCentred
 from .factor_analysis import FactorAnalysis
 from .gaussian_mixture import GaussianMixture
@@ -17,7 +19,9 @@ from .vae import VAE
 __all__ = [
     "PPCA",
     "VAE",
+    "BatchNorm",
     "BayesianPPCA",
+    "DenseHVAE",
     "EightSchools",
     "EightSchoolsNonCentred",
     "FactorAnalysis",
@@ -26,4 +30,5 @@ __all__ = [
     "GaussianVAE",
     "MarkovHVAE",
     "NormalGamma",
+    "Normalised",
 ]

@@ -15,7 +15,7 @@ def mlp(sizes, activation=nn.Tanh, last=True):
     """A fully connected network.
 
     :param sizes: widths, input first, for example ``(784, 200, 200)``.
-    :param activation: class of the nonlinearity.
+    :param activation: class of the nonlinearity, or :class:`~pyrarchy.zoo.batch_norm.Normalised` of one.
     :param bool last: whether the nonlinearity also follows the last layer.
     :returns: ``nn.Sequential`` mapping (..., sizes[0]) to (..., sizes[-1]).
 
@@ -25,12 +25,15 @@ def mlp(sizes, activation=nn.Tanh, last=True):
     """
     layers = []
     for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        linear = nn.Linear(fan_in, fan_out)
+        follows = last or i < len(sizes) - 2
+        of_width = getattr(activation, "of_width", None) if follows else None  # a part that knows its width shifts, too
+        linear = nn.Linear(fan_in, fan_out, bias=of_width is None)
         nn.init.xavier_uniform_(linear.weight)  # Glorot, as in Burda et al. (2015)
-        nn.init.zeros_(linear.bias)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
         layers.append(linear)
-        if last or i < len(sizes) - 2:
-            layers.append(activation())
+        if follows:
+            layers.append(activation() if of_width is None else of_width(fan_out))
     return nn.Sequential(*layers)
 
 
@@ -79,6 +82,17 @@ class BernoulliHead(nn.Module):
     def forward(self, h):
         """Features (..., in_dim) to Bernoulli bits with event shape (out_dim,)."""
         return dist.Bernoulli(logits=self.logits(h)).to_event(1)
+
+
+def concatenate(*parts):
+    """Tensors side by side on the last dimension, the dimensions to the left of it broadcast.
+
+    >>> import torch
+    >>> concatenate(torch.zeros(5, 7, 2), torch.zeros(7, 3)).shape
+    torch.Size([5, 7, 5])
+    """
+    lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*lead, part.shape[-1]) for part in parts], -1)
 
 
 def standard_normal(like, dim):
