@@ -5,6 +5,7 @@ if not __name__.startswith("pyrarchy."):
 
 from .alternate import Alternating, alternating
 from .apply import decode, encode, reconstruct, sample
+from .batch_statistics import reestimate_statistics
 from .batches import Batches
 from .bound import Bound
 from .check_pair import PairCheck, check_pair
@@ -92,6 +93,7 @@ __all__ = [
     "preflight",
     "psis",
     "reconstruct",
+    "reestimate_statistics",
     "run_nuts",
     "sample",
     "save_state",

@@ -67,6 +67,8 @@ class Bound(PyroELBO):
         """The bound per datum, (B,), whose gradient is the estimator's and whose value is :meth:`reduce`'s."""
         if not torch.is_grad_enabled():
             return self.reduce(terms)
+        if run.coupled:
+            self.estimator.check_coupled(self, terms, run.coupled)
         surrogate = self.estimator.surrogate(self, terms, run)
         if self.estimator.is_plain(self):
             return surrogate

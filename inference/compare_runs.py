@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from .batch_statistics import reestimate_statistics
 from .batches import Batches
 from .checkpoint import CheckpointError, load_state, save_state, write_atomically
 from .comparison import Outcome
@@ -101,6 +102,7 @@ def finish(work, name, seed):
         save_every=work.save_every,
     )  # fmt: skip
     seconds = clock.stop(record.step)
+    reestimate_statistics(model, guide, batches, plates=work.plates, seed=seed)
     grades = evaluate(model, guide, work.test, num_samples=work.num_samples, plates=work.plates)
     bound = evaluate(model, guide, work.test, num_samples=work.bound_samples, plates=work.plates, seed=1)
     outcome = Outcome(

@@ -40,6 +40,14 @@ class Estimator:
                     "plain guide, to sum discrete sites out)."
                 )
 
+    def check_coupled(self, bound, terms, names):
+        """Refuse a pair whose parts ``names`` make one datum's log-weights depend on the draws of the others."""
+        raise ValueError(
+            f"estimator '{self.name}' weighs the path of each draw by its own weight, but the batch normalisation(s) "
+            f"{names} read latents in training mode, so that every weight depends on the draws of the whole batch: the "
+            "gradient would be biased. Use estimator='plain', or normalise only what reads the data."
+        )
+
     def is_plain(self, bound):
         """Whether the surrogate is the bound itself."""
         return False
@@ -125,6 +133,11 @@ class STL(WeightEstimator):
     """Sticking the landing: no score of q in the path. Biased for K > 1 (the score's mean is then not zero)."""
 
     name = "stl"
+
+    def check_coupled(self, bound, terms, names):
+        # A linear bound weighs all draws alike, and the score that is left out has mean zero over the whole batch.
+        if bound.curvature(terms.log_w.detach()).any():
+            super().check_coupled(bound, terms, names)
 
     def path(self, bound, log_w, v):
         return v

@@ -80,13 +80,21 @@ def set_rng_state(state):
 
 @contextmanager
 def buffers_kept(*roots):
-    """Put the buffers of the roots' modules back: a pass that only looks must not move batch statistics."""
-    kept = [(b, b.clone()) for root in root_modules(*roots) for b in root.buffers()]
+    """Lend the roots' modules copies of their buffers: a pass that only looks must not move batch statistics.
+
+    The buffers themselves are not written to, because the graph of another pass may still need them.
+    """
+    kept = []
+    for module in {id(m): m for root in root_modules(*roots) for m in root.modules()}.values():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                kept.append((module._buffers, name, buffer))
+                module._buffers[name] = buffer.clone()
     try:
         yield
     finally:
-        for buffer, value in kept:
-            buffer.copy_(value)
+        for place, name, buffer in kept:
+            place[name] = buffer
 
 
 @contextmanager

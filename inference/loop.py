@@ -10,9 +10,10 @@ import pyro
 import torch
 
 from .announce import plain_submodules, unannounced
+from .batch_statistics import coupled_modules
 from .batches import digest, length
 from .bound import Bound
-from .checkpoint import load_latest, save_state, write_atomically
+from .checkpoint import load_latest, load_state, save_state, write_atomically
 from .isolation import buffers_kept, rng_state, root_modules, set_rng_state
 from .preflight import data_size, non_finite_sites, preflight
 from .record import Record
@@ -56,6 +57,7 @@ class Loop:
         single = whole or length(batches) == 1
         with self._handlers(), pyro.validation_enabled(True), buffers_kept(model, guide):
             self.parameters, points = preflight(model, guide, objective, first, whole=whole, single=single)
+            coupled = coupled_modules(model, guide, first, plates=getattr(objective, "plates", 1))
         set_rng_state(before)
         if temper is not None:
             temper.check()
@@ -64,11 +66,16 @@ class Loop:
         factory = optimizer if callable(optimizer) else adam(float(optimizer))
         self.optimizer = factory(self.tensors)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.lower = getattr(objective, "is_lower_bound", True) and not points
+        self.lower = getattr(objective, "is_lower_bound", True) and not points and not coupled
         self.record = Record(objective=describe(objective, temper), is_lower_bound=self.lower)
         if points:
             self.record.remarks.append(
                 f"The guide fixes site(s) {points} at a point, so log q is no density: the objective bounds nothing."
+            )
+        if coupled:
+            self.record.remarks.append(
+                f"The batch normalisation(s) {coupled} read latents, so in training the value of a datum depends on its "
+                "batch and bounds nothing. Call reestimate_statistics(model, guide, data) before an evaluation."
             )
         self.epoch, self.consumed, self.epoch_rng = 0, 0, None
         self.sizes = {}
@@ -235,6 +242,12 @@ def load_modules(model, guide, state):
     """Put the weights and buffers of a checkpoint's state into a pair."""
     for module, weights in zip(root_modules(model, guide), state["modules"], strict=True):
         module.load_state_dict(weights)
+
+
+def save_modules(model, guide, path):
+    """Put the present weights and buffers into a run's checkpoint in place of those it was written with."""
+    state = load_state(path)
+    save_state(path, {**state, "modules": [dict(m.state_dict()) for m in root_modules(model, guide)]})
 
 
 def describe(objective, temper):

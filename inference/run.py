@@ -6,8 +6,10 @@ import torch
 from pyro import poutine
 from pyro.poutine.util import is_validation_enabled, prune_subsample_sites
 
+from .batch_statistics import Coupling
 from .draws import FixAndFree, PinSubsamples, sites_of
 from .freeze import FixValues, frozen, log_prob
+from .isolation import buffers_kept
 from .one_site import WatchLatents
 from .terms import make_terms, trace_pair
 
@@ -25,10 +27,15 @@ class Run:
         self.size = {"num_particles": num_particles, "plates": plates}
         self._pin = nullcontext() if once else PinSubsamples()
         self.watch = None if once else WatchLatents()
+        self.coupled = []
 
     def live(self):
-        """The table of a fresh pass, with all gradients."""
-        with self._pin, self.watch or nullcontext():
+        """The table of a fresh pass, with all gradients; ``coupled`` names the parts that hang its data together."""
+        coupling = nullcontext()
+        if self.watch is not None and is_validation_enabled():
+            coupling = Coupling(self.model, self.guide)
+            self.coupled = coupling.names
+        with self._pin, self.watch or nullcontext(), coupling:
             return make_terms(*trace_pair(self.model, self.guide, self.args, self.kwargs, **self.size), **self.size)
 
     def freeze(self, terms):
@@ -66,7 +73,7 @@ class Run:
 
         :raises ValueError: when the observed values are not the model's arguments, so that no dreamed ones can be given.
         """
-        with torch.no_grad(), self._pin:
+        with torch.no_grad(), self._pin, buffers_kept(self.model, self.guide):
             seen = prune_subsample_sites(poutine.trace(self.model).get_trace(*self.args, **self.kwargs))
             if sites_of(seen, "factor"):
                 raise ValueError("sleep-phi dreams data, but forward samples of a model with a factor are not its own")
@@ -84,7 +91,8 @@ class Run:
             args = tuple(fresh.get(id(a), a) for a in self.args)
             kwargs = {name: fresh.get(id(a), a) for name, a in self.kwargs.items()}
             values = {n: s["value"] for n, s in sites_of(dreamed, "latent").items() if n not in observed}
-        densities = log_prob(self.guide, values, *args, plates=self.size["plates"], **kwargs)
+        with buffers_kept(self.model, self.guide):  # dreams must not count as data
+            densities = log_prob(self.guide, values, *args, plates=self.size["plates"], **kwargs)
         return sum(d.sum() for d in densities.values())
 
 

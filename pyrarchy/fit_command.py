@@ -117,7 +117,8 @@ class Fit:
 
     def fit_svi(self, train):
         """Train by SVI with the plan's warm-up and decay."""
-        from .inference import Batches, fit
+        from .inference import Batches, fit, reestimate_statistics
+        from .inference.loop import save_modules
 
         plan = self.config
         draw = binarization(plan["binarize"]).draw if plan["binarize"] == "dynamic" else None
@@ -137,6 +138,8 @@ class Fit:
             resume=self.resume,
             progress=self.progress,
         )
+        if reestimate_statistics(self.model, self.guide, batches, seed=plan["seed"]):
+            save_modules(self.model, self.guide, self.out / "checkpoint.npz")
         bound = "" if record.is_lower_bound else " (not a lower bound)"
         self.say(f"{record.step} steps in {record.seconds:.1f} s; {record.objective}{bound}")
         return record
