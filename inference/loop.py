@@ -202,6 +202,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "parameters": list(self.parameters),
             "record": {**{c: torch.tensor(getattr(self.record, c), dtype=torch.float64) for c in Record.CURVES}},
+            "said": {"is_lower_bound": self.record.is_lower_bound, "remarks": self.record.remarks},
             "step": self.record.step,
             "place": {"epoch": self.epoch, "consumed": self.consumed},
             "setting": self.setting,

@@ -13,6 +13,7 @@ from pyrarchy.__main__ import main
 UNIT = ("--steps", "9", "--batch-size", "13", "--samples", "7", "--seed", "3")
 RUNS = {
     "vae": ("vae", "z_dim=3", "hidden=7,5", "--data", "unit.npy", *UNIT),
+    "ladder_vae_bn": ("ladder_vae_bn", "z_dims=3,2", "hidden=7,5", "--data", "unit.npy", *UNIT),
     "hvae": ("hvae", "z_dims=3,2", "hidden=7,5", "--steps", "8", "--samples", "7"),
     "factor_analysis": ("factor_analysis", "z_dim=2", "--samples", "7"),
     "ppca": ("ppca", "z_dim=2", "--data", "real.csv", "--samples", "7"),

@@ -51,13 +51,13 @@ def differing(first, second):
     return [name for name in first if first[name] != second[name]]
 
 
-@pytest.mark.parametrize("name", ["vae", "factor_analysis"])
+@pytest.mark.parametrize("name", ["vae", "ladder_vae_bn", "factor_analysis"])
 def test_same_seed_gives_the_same_bytes(name, fitted, here, tmp_path):
     again = fit_now(here, RUNS[name], tmp_path / "again")
     assert differing(contents(fitted(name).out), contents(again.out)) == []
 
 
-@pytest.mark.parametrize("name", ["hvae", "factor_analysis", "eight_schools"])
+@pytest.mark.parametrize("name", ["hvae", "ladder_vae_bn", "factor_analysis", "eight_schools"])
 def test_report_writes_the_same_bytes_again(name, fitted, here, command):
     """With and without warm-up, EM and SVI, local and global latents."""
     out = fitted(name).out
@@ -97,12 +97,24 @@ def test_killed_run_ends_with_the_same_bytes(here, command, tmp_path, no_picture
     np.testing.assert_allclose(temperatures, np.minimum(1, np.arange(60) / 30), rtol=1e-6)
 
 
-def test_resume_of_a_finished_run_changes_nothing(fitted, here, command, tmp_path, no_pictures):
+def test_batch_statistics_are_measured_anew_before_the_evaluation(fitted):
+    """The checkpoint holds those of one pass over the training data, not the running ones of the steps."""
+    run = fitted("ladder_vae_bn")
+    steps = load_state(run.out / "checkpoint.previous.npz")["modules"][0]
+    anew = load_state(run.out / "checkpoint.npz")["modules"][0]
+    moved = {name for name in steps if not torch.equal(steps[name], anew[name])}
+    assert moved == {name for name in steps if "running" in name or "tracked" in name}
+    assert steps["decoder.0.1.0.num_batches_tracked"] == 9 and anew["decoder.0.1.0.num_batches_tracked"] == 3
+    assert torch.equal(run.model.state_dict()["decoder.0.1.0.running_mean"], anew["decoder.0.1.0.running_mean"])
+
+
+@pytest.mark.parametrize("name", ["vae", "ladder_vae_bn"])
+def test_resume_of_a_finished_run_changes_nothing(name, fitted, here, command, tmp_path, no_pictures):
     """Not one byte of what does not show a picture."""
     out = tmp_path / "again"
-    shutil.copytree(fitted("vae").out, out)
+    shutil.copytree(fitted(name).out, out)
     before = contents(out)
-    assert command("fit", *RUNS["vae"], "--quiet", "--resume", "--out", out)[0] == 0
+    assert command("fit", *RUNS[name], "--quiet", "--resume", "--out", out)[0] == 0
     assert differing(before, contents(out)) in ([], ["report.html"])
 
 
