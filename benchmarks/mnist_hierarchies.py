@@ -43,7 +43,9 @@ METHODS = {
     "ladder + warm-up": Method("ladder_vae", DEEP, WARM_UP),
     "IAF-VAE, 2 layers": Method("ladder_iaf", {"z_dims": (24, 8), "width": 200, "steps": 2, "hidden": (64,)}, WARM_UP),
     "VLAE, 3 rungs": Method("vlae", {"z_dims": (16, 8, 8), "hidden": (200, 100, 50)}, WARM_UP),
-    "SVAE, 3 steps": Method("sequential_vae", {"z_dim": 12, "steps": 3, "hidden": (200,), "encoder": (200, 200)}, WARM_UP),
+    "SVAE, 3 steps": Method(
+        "sequential_vae", {"z_dim": 12, "steps": 3, "hidden": (200,), "encoder": (200, 200)}, WARM_UP
+    ),
     "MSVAE, 2 stages": Method("multi_stage_vae", {"z_dim": 32, "hidden": (200, 200), "refiner": (100,)}),
 }
 

@@ -20,6 +20,8 @@ from pyrarchy.inference import (
     reestimate_statistics,
 )
 from pyrarchy.inference.batch_statistics import batch_normalisers, coupled_modules
+from pyrarchy.inference.compare import compare
+from pyrarchy.inference.compare_runs import Entry
 from pyrarchy.zoo import BatchNorm, MarkovHVAE, Normalised
 
 X, Z, H, N = 7, (4, 3), (9, 8), 11
@@ -210,3 +212,18 @@ def test_sticking_the_landing_is_unbiased_for_the_elbo_of_a_coupled_batch():
 def test_the_reason_of_the_refusal():
     """DReG's gradient differs from the plain one's by many standard errors where latents are normalised."""
     assert z_scores(lambda estimator=None: ImportanceWeighted(2, estimator=estimator), "dreg") > 6
+
+
+def test_a_comparison_grades_with_the_datas_own_statistics(tmp_path):
+    """The outcome is that of the same fit, measured anew and evaluated by hand."""
+    x, test = bits(40), bits(9, seed=1)
+    entry = Entry(pair, optimizer=0.05)
+    found = compare({"normalised": entry}, x, test, out=tmp_path, seeds=[3], steps=7, batch_size=8, num_samples=20)
+    model, guide = pair(3)
+    fit(model, guide, Batches(x, 8, seed=3), optimizer=0.05, steps=7, seed=3)
+    lagging = evaluate(model, guide, test, num_samples=20).log_p
+    reestimate_statistics(model, guide, Batches(x, 8, seed=3), seed=3)
+    own = evaluate(model, guide, test, num_samples=20).log_p
+    (outcome,) = found.outcomes["normalised"].values()
+    assert outcome.log_p == pytest.approx(own, abs=1e-6) and abs(lagging - own).max() > 0.01
+    assert not outcome.is_lower_bound
