@@ -52,7 +52,7 @@ def reconstruct(model, guide, data, *, draws=None, seed=0, plates=1, rows_per_pa
 
     def images(args, num):
         model_trace, _ = trace_pair(model, guide, args, num_particles=num, plates=plates)
-        observed = sites_of(model_trace, "data")
+        observed = _images(model_trace)
         if draws is None:
             return {name: _per_draw(_observed_mean(site), site, num) for name, site in observed.items()}
         return {name: _per_draw(site["fn"].sample(), site, num) for name, site in observed.items()}
@@ -75,7 +75,7 @@ def sample(model, args, num, *, mean=False, seed=0, plates=1):
         factors = sorted(sites_of(trace, "factor"))
         if factors:
             raise ValueError(f"the model has factor site(s) {factors}: its forward samples are not samples of it")
-        observed = sites_of(trace, "data")
+        observed = _images(trace)
         latents = sites_of(trace, "latent")
         local = all(any(f.name == DATA for f in s["cond_indep_stack"]) for s in latents.values())
         if local:
@@ -118,7 +118,12 @@ def decode(model, args, values):
         unknown = sorted(set(values) - set(sites_of(trace, "latent")))
         if unknown:
             raise ValueError(f"the model has no latent site(s) {unknown}; it has {list(sites_of(trace, 'latent'))}")
-        return {name: _observed_mean(site).cpu().numpy() for name, site in sites_of(trace, "data").items()}
+        return {name: _observed_mean(site).cpu().numpy() for name, site in _images(trace).items()}
+
+
+def _images(trace):
+    """The observed sites; earlier stages of a model that sees x more than once come first, log p(x)'s site last."""
+    return {**sites_of(trace, "auxiliary"), **sites_of(trace, "data")}
 
 
 def _mean(site):

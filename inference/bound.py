@@ -2,7 +2,8 @@
 
 A bound here is a Pyro ``ELBO``: it works in Pyro's own ``SVI`` and in :func:`~pyrarchy.inference.fit`. Its value is
 always the bound itself, per datum; the plate's scale is applied outside, after the reduction. Which gradient is followed
-is the estimator's business and never changes the value (:mod:`~pyrarchy.inference.estimators`).
+is the estimator's business and never changes the value (:mod:`~pyrarchy.inference.estimators`). The auxiliary likelihoods
+of a model that sees x at several stages are in the gradient and not in the value (``infer={"auxiliary": True}``).
 """
 
 import torch
@@ -62,19 +63,25 @@ class Bound(PyroELBO):
         """Refuse, by name of the site, a pair for which this objective or its estimator would be wrong."""
         if torch.is_grad_enabled():
             self.estimator.check(self, terms)
+            if terms.log_aux and not self.estimator.takes_auxiliary:
+                raise ValueError(
+                    f"estimator '{self.estimator.name}' does not follow the path through the latents by which the guide "
+                    f"would learn from the auxiliary site(s) {sorted(terms.log_aux)}. Use 'plain', 'stl' or 'dreg'."
+                )
 
     def followed(self, terms, run):
-        """The bound per datum, (B,), whose gradient is the estimator's and whose value is :meth:`reduce`'s."""
+        """The bound per datum, (B,): value of :meth:`reduce`, gradient of the estimator and of any auxiliary terms."""
         if not torch.is_grad_enabled():
             return self.reduce(terms)
         if run.coupled:
             self.estimator.check_coupled(self, terms, run.coupled)
         surrogate = self.estimator.surrogate(self, terms, run)
+        pull = terms.auxiliary - terms.auxiliary.detach() if terms.log_aux else 0.0
         if self.estimator.is_plain(self):
-            return surrogate
+            return surrogate + pull if terms.log_aux else surrogate
         with torch.no_grad():
             value = self.reduce(terms)
-        return value + (surrogate - surrogate.detach())
+        return value + (surrogate - surrogate.detach()) + pull
 
     def value(self, model, guide, *args, **kwargs):
         """The bound per datum at temperature one, without gradient: shape (B,), nats."""

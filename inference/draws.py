@@ -15,7 +15,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 
 from .layout import PARTICLES, log_density
-from .terms import check_sites, trace_pair
+from .terms import check_sites, is_auxiliary, trace_pair
 
 
 class PinSubsamples(Messenger):
@@ -56,9 +56,11 @@ class FixAndFree(Messenger):
 
 
 def kind(site):
-    """What a sample site of a model is: ``latent``, ``data``, ``deterministic`` or ``factor``."""
+    """What a sample site of a model is: ``latent``, ``data``, ``auxiliary``, ``deterministic`` or ``factor``."""
     if not site["is_observed"]:
         return "latent"
+    if is_auxiliary(site):
+        return "auxiliary"
     if site["infer"].get("_deterministic"):
         return "deterministic"
     fn = site["fn"]

@@ -28,6 +28,7 @@ class Estimator:
 
     name = "estimator"
     reparameterised = True
+    takes_auxiliary = False  # whether auxiliary terms can be added: their gradient reaches the guide through z
 
     def check(self, bound, terms):
         """Refuse a bound or a pair for which the estimate would be wrong; the reason names it."""
@@ -79,6 +80,7 @@ class Plain(Estimator):
     """The reparameterised gradient: autograd through the bound itself (for PIWAE, through both of its bounds)."""
 
     name = "plain"
+    takes_auxiliary = True
 
     def is_plain(self, bound):
         return not getattr(bound, "split", False)
@@ -133,6 +135,7 @@ class STL(WeightEstimator):
     """Sticking the landing: no score of q in the path. Biased for K > 1 (the score's mean is then not zero)."""
 
     name = "stl"
+    takes_auxiliary = True
 
     def check_coupled(self, bound, terms, names):
         # A linear bound weighs all draws alike, and the score that is left out has mean zero over the whole batch.
@@ -147,6 +150,7 @@ class DReG(WeightEstimator):
     """Doubly reparameterised: unbiased for every smooth bound, and zero for every sample where q is the posterior."""
 
     name = "dreg"
+    takes_auxiliary = True
 
     def path(self, bound, log_w, v):
         return v - bound.curvature(log_w)

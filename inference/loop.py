@@ -56,7 +56,7 @@ class Loop:
         whole = getattr(batches, "whole", False)
         single = whole or length(batches) == 1
         with self._handlers(), pyro.validation_enabled(True), buffers_kept(model, guide):
-            self.parameters, points = preflight(model, guide, objective, first, whole=whole, single=single)
+            self.parameters, remarks = preflight(model, guide, objective, first, whole=whole, single=single)
             coupled = coupled_modules(model, guide, first, plates=getattr(objective, "plates", 1))
         set_rng_state(before)
         if temper is not None:
@@ -66,17 +66,13 @@ class Loop:
         factory = optimizer if callable(optimizer) else adam(float(optimizer))
         self.optimizer = factory(self.tensors)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.lower = getattr(objective, "is_lower_bound", True) and not points and not coupled
-        self.record = Record(objective=describe(objective, temper), is_lower_bound=self.lower)
-        if points:
-            self.record.remarks.append(
-                f"The guide fixes site(s) {points} at a point, so log q is no density: the objective bounds nothing."
-            )
         if coupled:
-            self.record.remarks.append(
+            remarks.append(
                 f"The batch normalisation(s) {coupled} read latents, so in training the value of a datum depends on its "
                 "batch and bounds nothing. Call reestimate_statistics(model, guide, data) before an evaluation."
             )
+        self.lower = getattr(objective, "is_lower_bound", True) and not remarks
+        self.record = Record(objective=describe(objective, temper), is_lower_bound=self.lower, remarks=remarks)
         self.epoch, self.consumed, self.epoch_rng = 0, 0, None
         self.sizes = {}
         size = getattr(batches, "batch_size", None), getattr(batches, "num_rows", None)

@@ -117,6 +117,11 @@ def _check(model, args, kwargs):
             f"site(s) {discrete} are discrete, and NUTS follows gradients: sum them out of the model, or use a guide "
             "with the estimator 'vimco'"
         )
+    if auxiliary := list(sites_of(full, "auxiliary")):
+        raise ValueError(
+            f"site(s) {auxiliary} are auxiliary likelihoods, which NUTS would take for further data: it would not sample "
+            "p(z | x). Sample a model that observes x once."
+        )
     for site in full.nodes.values():
         for frame in site.get("cond_indep_stack", ()):
             if frame.full_size is not None and frame.full_size != frame.size:

@@ -40,7 +40,7 @@ def innermost(distribution):
 def single_site(terms, watch):
     """Name of the pair's only latent site, if it is Gaussian, per datum and scored by one density; else ``None``."""
     one = len(watch.watched) == 1 and not watch.others and list(terms.log_p) == list(terms.log_q) == list(watch.watched)
-    if not one or terms.layout.data_dim != -1:
+    if not one or terms.layout.data_dim != -1 or terms.log_aux:  # a hook would reweight auxiliary terms too
         return None
     (name,) = terms.log_p
     return name if terms.q[name].batch_shape == _batch(terms) else None

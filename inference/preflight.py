@@ -12,7 +12,7 @@ from pyro.nn import PyroModule
 from .bound import Bound
 from .isolation import root_modules
 from .layout import DATA, log_density
-from .terms import is_latent, make_terms, trace_pair
+from .terms import is_auxiliary, is_latent, make_terms, trace_pair
 
 
 def check_root_names(model, guide):
@@ -144,6 +144,20 @@ def check_stock_objective(objective, model_trace, guide_trace):
             )
 
 
+def no_bound(objective, model_trace, guide_trace, plates=1):
+    """Sentences on why an objective's value is no bound on log p(x) for this pair; empty where it is one."""
+    if isinstance(objective, Bound):
+        points = make_terms(model_trace, guide_trace, plates=plates).point_masses()
+        return [
+            f"The guide fixes site(s) {points} at a point, so log q is no density: the objective bounds nothing."
+        ] * bool(points)
+    auxiliary = [n for n, s in model_trace.nodes.items() if s["type"] == "sample" and is_auxiliary(s)]
+    return [
+        f"{type(objective).__name__} adds the auxiliary likelihood(s) {auxiliary} to its value, which is then no bound on "
+        "log p(x); pyrarchy's bounds follow them in the gradient alone."
+    ] * bool(auxiliary)
+
+
 def data_size(model_trace):
     """How many data one pass stands for: the full size of plate ``data``, or one when no latent is in it."""
     local = [s for s in model_trace.nodes.values() if is_latent(s)]
@@ -155,7 +169,7 @@ def data_size(model_trace):
 
 
 def preflight(model, guide, objective, batch, *, whole=True, single=True):
-    """One pass and one backward pass on a batch; returns (parameters by name, latents that the guide fixes at a point).
+    """One pass and one backward pass on a batch; returns (parameters by name, remarks of :func:`no_bound`).
 
     Runs inside the caller's isolation with validation on, and leaves no gradient behind.
 
@@ -167,10 +181,8 @@ def preflight(model, guide, objective, batch, *, whole=True, single=True):
     model_trace, guide_trace = trace_pair(model, guide, batch, plates=plates)
     check_autoguide(guide, model_trace.nodes, whole)
     check_global_latents(model_trace.nodes, single)
-    points = []
-    if isinstance(objective, Bound):
-        points = make_terms(model_trace, guide_trace, plates=plates).point_masses()
-    else:
+    remarks = no_bound(objective, model_trace, guide_trace, plates)
+    if not isinstance(objective, Bound):
         check_stock_objective(objective, model_trace, guide_trace)
     parameters = named_parameters(model, guide, frozen=frozen)
     kept = {name: p.grad for name, p in parameters.items()}
@@ -185,7 +197,7 @@ def preflight(model, guide, objective, batch, *, whole=True, single=True):
     check_gradients(parameters)
     for name, p in parameters.items():
         p.grad = kept.get(name)
-    return parameters, points
+    return parameters, remarks
 
 
 def non_finite_sites(model_trace, guide_trace):

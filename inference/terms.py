@@ -34,6 +34,7 @@ class Terms:
     :ivar bool top_down: whether the guide samples the latents in the model's own order.
     :ivar dict sites, guide_sites: trace nodes of the model's latent sites, and of the guide's sites.
     :ivar Layout layout: how a log-probability reduces to a row of this table.
+    :ivar dict log_aux: log-likelihood of each auxiliary site (see :func:`is_auxiliary`), which enters no weight.
     """
 
     log_obs: dict
@@ -49,6 +50,7 @@ class Terms:
     sites: dict = field(default_factory=dict)
     guide_sites: dict = field(default_factory=dict)
     layout: Layout = None
+    log_aux: dict = field(default_factory=dict)
 
     @property
     def log_lik(self):
@@ -62,8 +64,13 @@ class Terms:
 
     @property
     def is_tempered(self):
-        """Whether any site has a temperature."""
-        return bool(self.temperature or self.guide_temperature)
+        """Whether any site that enters the weight has a temperature."""
+        return bool(self.temperature.keys() - self.log_aux.keys() or self.guide_temperature)
+
+    @property
+    def auxiliary(self):
+        """The auxiliary terms per datum, each times its own ``poutine.scale``, mean over particles: (B,)."""
+        return sum(self.tempered(n, v) for n, v in self.log_aux.items()).mean(0)
 
     def tempered(self, name, value):
         """A model site's entry times its temperature."""
@@ -144,6 +151,15 @@ def is_latent(site):
     return site["type"] == "sample" and not site["is_observed"]
 
 
+def is_auxiliary(site):
+    """Whether a model's observed site is marked ``infer={"auxiliary": True}``.
+
+    A model that sees x more than once (at several stages) has its log p(x) at one site; the likelihoods at the others
+    pull on the parameters and belong to no bound, no weight and no density.
+    """
+    return bool(site["is_observed"] and site["infer"].get("auxiliary"))
+
+
 def check_sites(model_trace, guide_trace):
     """Raise a ValueError that names the latent sites which the guide forgets or invents."""
     latents = {name for name, site in model_trace.nodes.items() if is_latent(site)}
@@ -178,6 +194,12 @@ def make_terms(model_trace, guide_trace, *, num_particles=1, plates=1):
         return layout.table(log_density(site), site)
 
     observed = {n: s for n, s in p_sites.items() if s["is_observed"] and not s["infer"].get("_deterministic")}
+    auxiliary = {n: observed.pop(n) for n, s in p_sites.items() if is_auxiliary(s)}
+    if auxiliary and not observed:
+        raise ValueError(
+            f"all observed sites {sorted(auxiliary)} are marked infer={{'auxiliary': True}}: none is left whose "
+            "likelihood is log p(x). Leave the last one unmarked."
+        )
     return Terms(
         log_obs={n: score(s) for n, s in observed.items()},
         log_p={n: score(p_sites[n]) for n in latents},
@@ -192,6 +214,7 @@ def make_terms(model_trace, guide_trace, *, num_particles=1, plates=1):
         sites={n: p_sites[n] for n in latents},
         guide_sites=q_sites,
         layout=layout,
+        log_aux={n: score(s) for n, s in auxiliary.items()},
     )
 
 

@@ -53,7 +53,7 @@ def pictures(pair, model, guide, canvas, rows, labels, evaluation, record):
     shown = rows[:10]
     limits, shape = canvas.limits, canvas.image_shape
     codes = encode(model, guide, rows)
-    site = next(iter(reconstruct(model, guide, shown[:1])))
+    site = list(reconstruct(model, guide, shown[:1]))[-1]
     prior = sample(model, (shown,), 10, mean=True, seed=1)[site]
     images = {"data": shown.numpy(), "reconstruction": reconstruct(model, guide, shown)[site], "prior sample": prior}
     out["images"] = plots.image_grid({k: canvas(v) for k, v in images.items()}, shape, limits=limits)
