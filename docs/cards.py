@@ -11,6 +11,7 @@ GROUPS = {
     "rows_linear": "Linear-Gaussian pairs: exact answers",
     "rows_images": "Deep pairs for images",
     "rows_hierarchies": "Deep hierarchies: dense, lateral, and the ladder's variants",
+    "rows_stages": "Coarse to fine",
     "rows_conjugate": "Conjugate models: coordinate ascent",
     "rows_statistics": "Hierarchies of the statistics literature",
 }

@@ -18,6 +18,7 @@ ROWS = (
     "rows_hierarchies",
     "rows_statistics",
     "rows_conjugate",
+    "rows_stages",
 )
 
 

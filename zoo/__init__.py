@@ -12,14 +12,18 @@ from .gaussian_mixture import GaussianMixture
 from .gaussian_tree import GaussianTree
 from .gaussian_vae import GaussianVAE
 from .markov_hvae import MarkovHVAE
+from .multi_stage_vae import MultiStageVAE
 from .normal_gamma import NormalGamma
 from .ppca import PPCA
+from .sequential_vae import SequentialVAE, SharedSequentialVAE
 from .vae import VAE
+from .vlae import VLAE
 
 __all__ = [
     "PPCA",
     "VAE",
     "BatchNorm",
+    "VLAE",
     "BayesianPPCA",
     "DenseHVAE",
     "EightSchools",
@@ -29,6 +33,9 @@ __all__ = [
     "GaussianTree",
     "GaussianVAE",
     "MarkovHVAE",
+    "MultiStageVAE",
     "NormalGamma",
     "Normalised",
+    "SequentialVAE",
+    "SharedSequentialVAE",
 ]
