@@ -28,6 +28,7 @@ from .isolation import isolated
 from .loop import DivergedError, Step, adam
 from .mcmc import MCMCResult, mcmc_inference_data, run_nuts
 from .multisample import CIWAE, MIWAE, PIWAE, Jackknife, Thermodynamic
+from .mutual_information import Information, label_information, number_information
 from .preflight import preflight
 from .psis import psis
 from .record import Record
@@ -58,6 +59,7 @@ __all__ = [
     "FreeBits",
     "GradientSNR",
     "ImportanceWeighted",
+    "Information",
     "Jackknife",
     "LikelihoodFellError",
     "MCMCResult",
@@ -86,10 +88,12 @@ __all__ = [
     "fit_em",
     "gradient_snr",
     "isolated",
+    "label_information",
     "load_state",
     "log_prob",
     "make_terms",
     "mcmc_inference_data",
+    "number_information",
     "preflight",
     "psis",
     "reconstruct",

@@ -39,7 +39,7 @@ AUXILIARY = "log p(x) is the last image's: the likelihoods of the earlier ones a
     differs="Bernoulli pixels in place of a weighted absolute error; fully connected, without batch normalisation",
     caution="A rung that the top one can do without collapses to the prior: the rates say so.",
 )
-def vlae(data, *, z_dims=(8, 4, 2), hidden=(128, 64, 32)):
+def vlae(data, *, z_dims=(2, 2, 2), hidden=(128, 64, 32)):
     """The variational ladder autoencoder: independent latents that enter one decoder at different depths."""
     from .guides import Amortized, Encoder
     from .zoo import VLAE

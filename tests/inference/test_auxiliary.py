@@ -197,4 +197,6 @@ def test_pyros_own_elbo_counts_it_and_that_is_said():
     assert not record.is_lower_bound
     assert "adds the auxiliary likelihood(s) ['x_stage1']" in record.remarks[0]
     assert fit(model, guide, X, objective=ELBO(), steps=2).is_lower_bound
-    assert fit(*pair(z_dims=(3, 2), infer={}), X, objective=Trace_ELBO(), steps=2).is_lower_bound  # then it is plain data
+    assert fit(
+        *pair(z_dims=(3, 2), infer={}), X, objective=Trace_ELBO(), steps=2
+    ).is_lower_bound  # then it is plain data
