@@ -6,6 +6,7 @@ if not __name__.startswith("pyrarchy."):
 from .alternate import Alternating, alternating
 from .apply import decode, encode, reconstruct, sample
 from .batch_statistics import reestimate_statistics
+from .auxiliary import AuxiliaryWeight
 from .batches import Batches
 from .bound import Bound
 from .check_pair import PairCheck, check_pair
@@ -45,6 +46,7 @@ __all__ = [
     "PIWAE",
     "Alternating",
     "AnalyticELBO",
+    "AuxiliaryWeight",
     "Batches",
     "Bound",
     "BoundFellError",

@@ -24,18 +24,22 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Source:
-    """Where a pair comes from: authors, year, title and link; ``bibtex`` makes an entry of them."""
+    """Where a pair comes from: authors, year, title and link; ``bibtex`` makes an entry of them.
+
+    ``letter`` tells one first author's works of a year apart.
+    """
 
     authors: str
     year: int
     title: str
     link: str
+    letter: str = ""
 
     @property
     def key(self):
-        """Key of the BibTeX entry: first author's surname and the year."""
+        """Key of the BibTeX entry: first author's surname, the year and the letter."""
         surname = self.authors.split(",")[0].split(" and ")[0].split()[-1].lower()
-        return f"{''.join(c for c in surname if c.isalnum())}{self.year}"
+        return f"{''.join(c for c in surname if c.isalnum())}{self.year}{self.letter}"
 
     @property
     def bibtex(self):

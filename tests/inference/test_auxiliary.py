@@ -16,6 +16,7 @@ from pyrarchy.inference import (
     MIWAE,
     PIWAE,
     AnalyticELBO,
+    AuxiliaryWeight,
     FreeBits,
     ImportanceWeighted,
     Renyi,
@@ -131,6 +132,19 @@ def test_it_obeys_the_plates_scale_and_a_weight_of_its_own():
     pull = by_hand(3, weight=0.25, times=3)
     for n in found:
         torch.testing.assert_close(found[n], plain[n] + pull[n], rtol=1e-6, atol=1e-9)
+
+
+def test_its_weight_is_a_handler():
+    """Around the whole call; at zero the gradient is the bound's own, and another weight is that of ``poutine.scale``."""
+    for weight, options in ((0.0, {"coarse": False}), (0.25, {"weight": 0.25})):
+        with AuxiliaryWeight(weight):
+            value, found = loss_and_gradients(ImportanceWeighted(3))
+        expected_value, expected = loss_and_gradients(ImportanceWeighted(3), **options)
+        assert value == expected_value
+        for n in found:
+            torch.testing.assert_close(found[n], expected[n], rtol=1e-6, atol=1e-9)
+    with pytest.raises(ValueError, match="at least 0, not -1"):
+        AuxiliaryWeight(-1)
 
 
 def test_a_warm_up_leaves_it_alone():

@@ -181,3 +181,8 @@ def test_broken_plugin_is_named(plugin, monkeypatch, refused):
         assert "cannot load the pair theirs: ModuleNotFoundError" in refused(2, "fit", "theirs")
     finally:
         registry._registry.cache_clear()
+
+
+def test_no_two_sources_share_a_key():
+    sources = {pair.source for pair in pyrarchy.list_pairs().values()}
+    assert len({source.key for source in sources}) == len(sources)
