@@ -67,6 +67,13 @@ def test_a_correlated_number(rho):
     assert found.nats > exact - 0.05  # the codes of a bin are not quite Gaussian
 
 
+def test_the_classifier_is_graded_on_data_that_it_has_not_seen():
+    """Few data, many units of noise: graded on its own data the classifier would find a good part of log 2."""
+    codes, labels = rng().normal(size=(200, 20)), np.arange(200) % 2
+    found = label_information(codes, labels)
+    assert found.nats < 2 * found.error
+
+
 def test_misfits_are_named():
     with pytest.raises(ValueError, match=r"codes must be \(N, units\)"):
         label_information(np.zeros(5), np.zeros(5, int))
