@@ -13,6 +13,7 @@ GROUPS = {
     "rows_hierarchies": "Deep hierarchies: dense, lateral, and the ladder's variants",
     "rows_stages": "Coarse to fine",
     "rows_conjugate": "Conjugate models: coordinate ascent",
+    "rows_discrete": "Layers of bits",
     "rows_statistics": "Hierarchies of the statistics literature",
 }
 
@@ -110,7 +111,8 @@ def training_rows(plan):
     if plan.method != "svi":
         return [("training", {"em": "exact EM", "cavi": "coordinate ascent"}[plan.method] + " to convergence")]
     budget = f"{plan.epochs} epochs" if plan.epochs else f"{plan.steps} steps"
-    rows = [("objective", f"`{plan.objective}`"), ("budget", f"{budget}, batch {plan.batch_size or 'whole'}")]
+    how = f" by `{plan.estimator}`" if plan.estimator else ""
+    rows = [("objective", f"`{plan.objective}`{how}"), ("budget", f"{budget}, batch {plan.batch_size or 'whole'}")]
     rows.append(("learning rate", f"{plan.lr:g}, falling to {plan.lr * plan.decay:g}" if plan.decay != 1 else plan.lr))
     if plan.warm_up:
         rows.append(("warm-up", f"the KL's temperature rises to one over {plan.warm_up:.0%} of the steps"))

@@ -58,6 +58,8 @@ def finished(run, pair):
 def defaults(pair):
     """What decides a fit, as JSON holds it: a picture made with other defaults than the row's is out of date."""
     plan = {"data": pair.data, "options": pair.options, "training": asdict(pair.training)}
+    if plan["training"]["estimator"] is None:  # the plain one goes without saying
+        del plan["training"]["estimator"]
     return json.loads(json.dumps(plan))
 
 

@@ -8,6 +8,7 @@ if not __name__.startswith("pyrarchy."):
 from .amortized import Amortized
 from .base import Guide
 from .bottom_up import BottomUp
+from .bottom_up_bits import BottomUpBits
 from .conjugate import Conjugate
 from .encoder import Encoder, Features
 from .exact import Exact
@@ -24,6 +25,7 @@ __all__ = [
     "IAF",
     "Amortized",
     "BottomUp",
+    "BottomUpBits",
     "Conjugate",
     "Encoder",
     "Exact",

@@ -17,14 +17,17 @@ from ..zoo.networks import NormalHead, mlp
 
 
 class BottomUp(PyroModule):
-    """Diagonal Gaussians up the hierarchy; block i reads the sample of layer i - 1.
+    """Diagonal Gaussians (or what :attr:`head` says) up the hierarchy; block i reads the sample of layer i - 1.
 
     :param int x_dim: dimension of a datum.
     :param z_dims: dimension of each layer, bottom first.
     :param hidden: per layer, the widths of its block, bottom first; an empty sequence for a linear layer.
     :param x_mean: (x_dim,) subtracted from the data; zero by default.
     :param activation: class of the nonlinearity.
+    :cvar head: class of the last map of a block, to a distribution.
     """
+
+    head = NormalHead
 
     def __init__(self, x_dim, z_dims, hidden, x_mean=None, activation=nn.Tanh):
         super().__init__("guide")
@@ -32,7 +35,7 @@ class BottomUp(PyroModule):
             raise ValueError(f"z_dims and hidden need one entry a layer, not {len(z_dims)} and {len(hidden)}")
         inputs, blocks = (x_dim, *z_dims[:-1]), [(h, h) if isinstance(h, int) else tuple(h) for h in hidden]
         self.layers = nn.ModuleList(
-            nn.Sequential(mlp((i, *widths), activation), NormalHead((i, *widths)[-1], z))
+            nn.Sequential(mlp((i, *widths), activation), self.head((i, *widths)[-1], z))
             for i, widths, z in zip(inputs, blocks, z_dims, strict=True)
         )
         mean = torch.zeros(x_dim) if x_mean is None else torch.as_tensor(x_mean, dtype=torch.get_default_dtype())

@@ -3,6 +3,7 @@
 from .binarize import binarization
 from .fit_command import to_tensors
 from .fit_plan import data_for
+from .objectives import make_objective
 from .registry import get_pair
 from .run_folder import prepare
 
@@ -28,6 +29,8 @@ def check(pair, data):
         from pyro.infer import Trace_ELBO
 
         objective = Trace_ELBO()
+    elif pair.training.estimator is not None:  # discrete latents have no plain gradient to check
+        objective = make_objective(pair.training.objective, pair.training.estimator)
     if isinstance(data.train, tuple):
         return check_pair(model, guide, *to_tensors(data.train), objective=objective)
     rows = to_tensors(data.train[:ROWS])

@@ -98,7 +98,6 @@ def plan(args):
             "x_dim": None if isinstance(whole.train, tuple) else whole.dim,
             "columns": columns,
             **chosen,
-            "estimator": estimator,
             "samples": args.samples,
         }
         used = data

@@ -15,6 +15,19 @@ def _gaussian_tree(folder) -> Dataset:
     return Dataset("gaussian_tree", x[:500], x[500:], source=entry.source, licence=entry.licence)
 
 
+def _bars(folder) -> Dataset:
+    # A picture is all horizontal or all vertical bars, three to one; each of its five bars is on with probability .35;
+    # then one pixel in fifty flips. An empty picture, which says nothing of its direction, is as likely as it comes.
+    rng, size, num = np.random.default_rng(0), 5, 1200
+    horizontal = rng.random(num) < 0.75
+    on = rng.random((num, size)) < 0.35
+    pixels = np.repeat(on[:, :, None], size, 2)
+    pixels = np.where(horizontal[:, None, None], pixels, pixels.transpose(0, 2, 1)).reshape(num, -1)
+    x = (pixels ^ (rng.random(pixels.shape) < 0.02)).astype(np.float32)
+    entry, shape = NAMED["bars"], (size, size)
+    return Dataset("bars", x[:1000], x[1000:], None, None, shape, "binary", source=entry.source, licence=entry.licence)
+
+
 NAMED = {
     "gaussian_tree": NamedData(
         "draws of the linear-Gaussian tree z2 -> z1 -> x with two leaves (simulated)",
@@ -22,5 +35,14 @@ NAMED = {
         "simulated, no licence needed",
         "simulated from pyrarchy.zoo.GaussianTree's density with seed 0",
         _gaussian_tree,
+    ),
+    "bars": NamedData(
+        "5 x 5 pictures of horizontal (three in four) or vertical bars, each on with probability .35, one pixel in fifty "
+        "flipped (simulated)",
+        "1000 + 200 x 25",
+        "simulated, no licence needed",
+        "simulated with seed 0; bars with a direction above them are the test of Dayan, Hinton, Neal and Zemel (1995), The "
+        "Helmholtz machine, https://doi.org/10.1162/neco.1995.7.5.889",
+        _bars,
     ),
 }

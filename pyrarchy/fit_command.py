@@ -36,7 +36,6 @@ def run_fit(args):
         "x_dim": None if isinstance(data.train, tuple) else data.dim,
         "columns": columns,
         **plan,
-        "estimator": args.estimator,
         "seed": args.seed,
         "samples": args.samples,
     }

@@ -43,12 +43,12 @@ def training_plan(pair, args):
             how = {"em": "exact EM", "cavi": "coordinate ascent"}[pair.training.method]
             raise ValueError(f"pair {pair.name} is fitted by {how}, to convergence; leave {', '.join(given)} away")
         return plan
-    for key, given in (("objective", args.objective), ("batch_size", args.batch_size), ("lr", args.lr)):
-        if given is not None:
+    for key in ("objective", "estimator", "batch_size", "lr"):
+        if (given := getattr(args, key)) is not None:
             plan[key] = given
     if args.epochs is not None or args.steps is not None:
         plan["epochs"], plan["steps"] = args.epochs, args.steps
-    over_weights = plan["objective"].split(":")[0] in OVER_WEIGHTS or args.estimator not in (None, "plain")
+    over_weights = plan["objective"].split(":")[0] in OVER_WEIGHTS or plan["estimator"] not in (None, "plain")
     if args.warm_up is not None:
         plan["warm_up"] = args.warm_up
         if args.warm_up and over_weights:
@@ -57,7 +57,7 @@ def training_plan(pair, args):
     elif over_weights:  # the row's warm-up is for the row's own objective
         plan["warm_up"] = 0.0
     parse_objective(plan["objective"])
-    make_objective(plan["objective"], args.estimator)
+    make_objective(plan["objective"], plan["estimator"])
     return plan
 
 

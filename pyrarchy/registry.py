@@ -19,6 +19,7 @@ ROWS = (
     "rows_statistics",
     "rows_conjugate",
     "rows_stages",
+    "rows_discrete",
 )
 
 
@@ -55,12 +56,14 @@ class Training:
     """How a pair is fitted when nothing else is said.
 
     ``method`` is "svi", "em" or "cavi" (the last two run to convergence and use nothing of the rest); ``objective`` as on
-    the command line; ``warm_up`` the share of the steps over which the temperature rises from 0 to 1; ``decay`` the share
-    of the learning rate that a cosine leaves at the end.
+    the command line; ``estimator`` how its gradient is formed (``None``: the plain one; layers of bits have none);
+    ``warm_up`` the share of the steps over which the temperature rises from 0 to 1; ``decay`` the share of the learning
+    rate that a cosine leaves at the end.
     """
 
     method: str = "svi"
     objective: str = "elbo"
+    estimator: str | None = None
     epochs: int | None = None
     steps: int | None = None
     batch_size: int | None = None

@@ -16,6 +16,7 @@ from .multi_stage_vae import MultiStageVAE
 from .normal_gamma import NormalGamma
 from .ppca import PPCA
 from .sequential_vae import SequentialVAE, SharedSequentialVAE
+from .sigmoid_belief import SigmoidBelief
 from .vae import VAE
 from .vlae import VLAE
 
@@ -38,4 +39,5 @@ __all__ = [
     "Normalised",
     "SequentialVAE",
     "SharedSequentialVAE",
+    "SigmoidBelief",
 ]

@@ -266,3 +266,26 @@ def test_mapped_data_train_without_a_warning():
     rows.flags.writeable = False
     assert to_tensors(rows).shape == (3, 2)
     assert to_tensors((rows, rows))[1].shape == (3, 2)
+
+
+def test_a_row_may_bring_its_estimator_and_the_command_line_another(tmp_path):
+    """Layers of bits have no plain gradient, so their row says which one is followed."""
+    from pyrarchy import cli
+
+    for given, used in (([], "vimco"), (["--estimator", "score"], "score")):
+        out = tmp_path / used
+        command = [
+            "fit",
+            "sigmoid_belief",
+            "z_dims=3,2",
+            "--steps",
+            "2",
+            "--samples",
+            "5",
+            "--quiet",
+            "--out",
+            str(out),
+        ]
+        assert cli.run([*command, *given]) == 0
+        assert read_config(out)["estimator"] == used
+        assert f"estimator={used}" in pyrarchy.run_folder.read_curve(out).objective
