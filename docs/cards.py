@@ -14,6 +14,7 @@ GROUPS = {
     "rows_stages": "Coarse to fine",
     "rows_conjugate": "Conjugate models: coordinate ascent",
     "rows_discrete": "Layers of bits",
+    "rows_time": "Series in time",
     "rows_statistics": "Hierarchies of the statistics literature",
 }
 

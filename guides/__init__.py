@@ -9,6 +9,7 @@ from .amortized import Amortized
 from .base import Guide
 from .bottom_up import BottomUp
 from .bottom_up_bits import BottomUpBits
+from .chain import StructuredChain
 from .conjugate import Conjugate
 from .encoder import Encoder, Features
 from .exact import Exact
@@ -39,5 +40,6 @@ __all__ = [
     "MeanField",
     "TopDown",
     "UntiedLadder",
+    "StructuredChain",
     "precision_weighted",
 ]

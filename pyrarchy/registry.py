@@ -20,6 +20,7 @@ ROWS = (
     "rows_conjugate",
     "rows_stages",
     "rows_discrete",
+    "rows_time",
 )
 
 

@@ -6,11 +6,14 @@ if not __name__.startswith("pyrarchy."):
 from .batch_norm import BatchNorm, Normalised
 from .bayesian_ppca import BayesianPPCA
 from .dense_hvae import DenseHVAE
+from .deep_markov import DeepMarkov
 from .eight_schools import EightSchools, EightSchoolsNonCentred
 from .factor_analysis import FactorAnalysis
 from .gaussian_mixture import GaussianMixture
 from .gaussian_tree import GaussianTree
 from .gaussian_vae import GaussianVAE
+from .linear_state_space import LinearStateSpace
+from .local_level import LocalLevel
 from .markov_hvae import MarkovHVAE
 from .multi_stage_vae import MultiStageVAE
 from .normal_gamma import NormalGamma
@@ -27,12 +30,15 @@ __all__ = [
     "VLAE",
     "BayesianPPCA",
     "DenseHVAE",
+    "DeepMarkov",
     "EightSchools",
     "EightSchoolsNonCentred",
     "FactorAnalysis",
     "GaussianMixture",
     "GaussianTree",
     "GaussianVAE",
+    "LinearStateSpace",
+    "LocalLevel",
     "MarkovHVAE",
     "MultiStageVAE",
     "NormalGamma",
