@@ -93,6 +93,38 @@ def check_03(verdicts, smoke):
         assert word == "does not hold"
 
 
+def check_12(verdicts, smoke):
+    assert len(verdicts) == 13
+    word, (before, after) = numbers(verdicts, "the alarm makes independent causes dependent")
+    assert word == "holds" and before == 0 and after < -0.8
+    word, (alone, explained) = numbers(verdicts, "an earthquake explains the alarm away")
+    prior, rings = 0.05, 1 - 0.999 * 0.05 * 0.4  # of a burglar; of the alarm given both
+    quake_alone = 1 - 0.999 * 0.4
+    assert word == "holds" and alone > 0.4
+    assert abs(explained - prior * rings / (prior * rings + (1 - prior) * quake_alone)) < 1e-3
+    word, (gap,) = numbers(verdicts, "a factorised guide can represent it")
+    assert word == "does not hold" and abs(gap - 0.5075) < 1e-3
+    word, (gap,) = numbers(verdicts, "a guide that looks at the other cause first can")
+    assert word == "holds" and abs(gap) < 1e-9
+    word, (gap,) = numbers(verdicts, "the gap is there whatever is seen")
+    assert word == "does not hold" and gap < 1e-6
+    for kind in ("factorised", "top-down"):
+        word, (found, exact) = numbers(verdicts, f"on two bars the trained {kind} guide reaches its exact gap")
+        assert exact - 1e-3 < found < exact + (0.3 if smoke else 0.01) and (smoke or word == "holds")
+    word, (first, *_, last, _) = numbers(verdicts, "more samples mend the bound")
+    assert word == "holds" and 0 < last < first
+    word, (first, *_, last, _) = numbers(verdicts, "they mend the guide")
+    assert word == "does not hold" and last > first
+    word, (first, *_, last, _, exact) = numbers(verdicts, "the K weighted samples together show the correlation")
+    assert word == "holds" and abs(first) < 1e-3 and exact < last < -0.5
+    word, (spread,) = numbers(verdicts, "in factor analysis the dependence changes with the data")
+    assert word == "does not hold" and spread < 1e-9
+    word, (rho, gap) = numbers(verdicts, "there too a factorised guide pays for it")
+    assert word == "holds" and rho < -0.5 and gap > 0.5
+    word, (turned, axes, moved) = numbers(verdicts, "a rotation of the factors removes it")
+    assert word == "holds" and turned > 0.2 > 1e-6 > axes and abs(moved) < 1e-6
+
+
 def check_20(verdicts, smoke):
     assert len(verdicts) == 19
     word, (found, error, _, exact) = numbers(verdicts, "K (log p - L_K) reaches chi2 / 2")
@@ -158,7 +190,7 @@ def check_21(verdicts, smoke):
         assert word == "does not hold" and turns > 1 > joint
 
 
-CHECKS = {"01": check_01, "02": check_02, "03": check_03, "20": check_20, "21": check_21}
+CHECKS = {"01": check_01, "02": check_02, "03": check_03, "12": check_12, "20": check_20, "21": check_21}
 
 
 @pytest.mark.parametrize("name", TUTORIALS)
