@@ -16,6 +16,7 @@ GROUPS = {
     "rows_discrete": "Layers of bits",
     "rows_time": "Series in time",
     "rows_statistics": "Hierarchies of the statistics literature",
+    "rows_regression": "Multilevel regression: partial pooling of real groups",
 }
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from .dataset import Dataset, NamedData
 
-
 DETECTABLE = 0.1  # pCi/L; three measurements of zero are set to it, as in the book
 
 

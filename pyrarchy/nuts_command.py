@@ -87,7 +87,7 @@ def model_and_data(args):
             )
         model, _ = load(args.against)
     sites = {name for name, site in trace.nodes.items() if site["type"] == "sample"}
-    return model, rows, {key: names for key, names in data.coords.items() if key == "school"}, sites
+    return model, rows, data.coords, sites
 
 
 def guide_summary(run):

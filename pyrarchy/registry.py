@@ -17,6 +17,7 @@ ROWS = (
     "rows_images",
     "rows_hierarchies",
     "rows_statistics",
+    "rows_regression",
     "rows_conjugate",
     "rows_stages",
     "rows_discrete",

@@ -45,11 +45,10 @@ def posterior(model, guide, rows, data, curve):
 
     record = curve if hasattr(curve, "losses") else None
     if isinstance(rows, tuple):
-        coords = {"school": data.coords["school"]} if "school" in data.coords else None
         if getattr(guide, "has_local", False):  # a row of latents per datum and draw: fewer draws, no predictives
             kept = ("posterior", "log_likelihood", "sample_stats", "observed_data")
             return to_inference_data(model, guide, rows, num_samples=LOCAL_DRAWS, groups=kept)
-        return to_inference_data(model, guide, rows, num_samples=GLOBAL_DRAWS, record=record, coords=coords)
+        return to_inference_data(model, guide, rows, num_samples=GLOBAL_DRAWS, record=record, coords=data.coords)
     return to_inference_data(model, guide, (rows,), num_samples=LOCAL_DRAWS, rows=slice(DRAWN_ROWS), record=record)
 
 

@@ -17,6 +17,7 @@ from .local_level import LocalLevel
 from .markov_hvae import MarkovHVAE
 from .multi_stage_vae import MultiStageVAE
 from .normal_gamma import NormalGamma
+from .partial_pooling import PartialPooling
 from .ppca import PPCA
 from .sequential_vae import SequentialVAE, SharedSequentialVAE
 from .sigmoid_belief import SigmoidBelief
@@ -46,4 +47,5 @@ __all__ = [
     "SequentialVAE",
     "SharedSequentialVAE",
     "SigmoidBelief",
+    "PartialPooling",
 ]
