@@ -21,10 +21,13 @@ from .lateral import Lateral
 from .mean_field import MeanField
 from .top_down import MarkovTopDown, TopDown
 from .untied_ladder import UntiedLadder
+from .per_site import PerSite
+from .structured import AmortizedStructured, Structured
 
 __all__ = [
     "IAF",
     "Amortized",
+    "AmortizedStructured",
     "BottomUp",
     "BottomUpBits",
     "Conjugate",
@@ -41,5 +44,7 @@ __all__ = [
     "TopDown",
     "UntiedLadder",
     "StructuredChain",
+    "PerSite",
+    "Structured",
     "precision_weighted",
 ]

@@ -59,23 +59,43 @@ class MeanField(Guide):
         """Where the rows of these data stand among the example's."""
         return self.data.find(args, kwargs) if self.data is not None else None
 
+    @property
+    def sites(self):
+        """Names of the model's latent sites, in its order."""
+        return list(self._sites)
+
+    def restrict(self, names):
+        """Keep the parameters of these sites alone: the others are another guide's, as a part of ``PerSite``."""
+        for table in (self.locs, self.raw_scales):
+            for key in set(table) - {_key(name) for name in names}:
+                del table[key]
+
     def posterior(self, name, prior):
         """The site's Normal, its rows picked by the data and by the indices of subsampled plates."""
         site = self._sites.get(name)
         if site is None:
             raise ValueError(f"the model's latent site '{name}' was not there in the run on the example arguments "
                              f"(which had {sorted(self._sites)}): its sites must not depend on data or chance.")  # fmt: skip
-        loc, raw = self.locs[_key(name)], self.raw_scales[_key(name)]
-        for frame in site.frames:
-            index = self._rows(site, frame)
-            if index is not None:
-                dim = frame.dim - site.event_dim
-                loc, raw = loc.index_select(dim, index), raw.index_select(dim, index)
-        q = dist.Normal(loc, SCALE_FLOOR + F.softplus(raw)).to_event(site.event_dim)
+        loc, scale = self.normal(site)
+        q = dist.Normal(loc, scale).to_event(site.event_dim)
         transform = to_support(name, prior)
         if _is_identity(transform):
             return q  # a plain Normal, so that KL(q || p) has its closed form
         return dist.TransformedDistribution(q, [transform.with_cache()])
+
+    def normal(self, site):
+        """Location and scale of a site's Normal in unconstrained space, for the rows of this pass."""
+        loc, raw = self.pick(site, self.locs[_key(site.name)], self.raw_scales[_key(site.name)])
+        return loc, SCALE_FLOOR + F.softplus(raw)
+
+    def pick(self, site, *tables, extra=0):
+        """Tables with an entry per row of the site's plates, and ``extra`` dimensions on the right, cut to this pass."""
+        for frame in site.frames:
+            index = self._rows(site, frame)
+            if index is not None:
+                dim = frame.dim - site.event_dim - extra
+                tables = [table.index_select(dim, index) for table in tables]
+        return tables
 
     def _rows(self, site, frame):
         """Which rows along a plate this pass is about; ``None`` for all of them, in order."""
