@@ -14,6 +14,7 @@ from .gaussian_tree import GaussianTree
 from .gaussian_vae import GaussianVAE
 from .linear_state_space import LinearStateSpace
 from .local_level import LocalLevel
+from .growth_curves import GrowthCurves
 from .markov_hvae import MarkovHVAE
 from .multi_stage_vae import MultiStageVAE
 from .normal_gamma import NormalGamma
@@ -23,6 +24,7 @@ from .sequential_vae import SequentialVAE, SharedSequentialVAE
 from .sigmoid_belief import SigmoidBelief
 from .vae import VAE
 from .vlae import VLAE
+from .varying_intercept import VaryingIntercept
 
 __all__ = [
     "PPCA",
@@ -40,6 +42,7 @@ __all__ = [
     "GaussianVAE",
     "LinearStateSpace",
     "LocalLevel",
+    "GrowthCurves",
     "MarkovHVAE",
     "MultiStageVAE",
     "NormalGamma",
@@ -48,4 +51,5 @@ __all__ = [
     "SharedSequentialVAE",
     "SigmoidBelief",
     "PartialPooling",
+    "VaryingIntercept",
 ]
