@@ -11,11 +11,11 @@ def test_radon_has_the_counts_of_the_book():
     log_radon, floor, county, uranium = data.train
     names = data.coords["county"]
     assert data.num_train == 919 and len(names) == 85 and county.dtype == np.int64
-    assert [names[county[0]], names[county[-1]]] == ["AITKIN", "YELLOWMEDICINE"]
+    assert [names[county[0]], names[county[-1]]] == ["Aitkin", "Yellow Medicine"]
     assert np.bincount(county).tolist()[:5] == [4, 52, 3, 7, 4] and set(county) == set(range(85))
     # Gelman & Hill (2007), section 12.2: two houses in Lac Qui Parle; Hennepin and St Louis have more than a hundred.
     size = dict(zip(names, np.bincount(county), strict=True))
-    assert size["LACQUIPARLE"] == 2 and size["HENNEPIN"] == 105 and size["STLOUIS"] == 116
+    assert size["Lac qui Parle"] == 2 and size["Hennepin"] == 105 and size["St. Louis"] == 116
     assert floor.sum() == 153 and set(floor) == {0, 1}
     by_county = [set(uranium[county == j]) for j in range(85)]
     assert {len(values) for values in by_county} == {1}
