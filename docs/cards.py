@@ -12,6 +12,7 @@ GROUPS = {
     "rows_images": "Deep pairs for images",
     "rows_hierarchies": "Deep hierarchies: dense, lateral, and the ladder's variants",
     "rows_stages": "Coarse to fine",
+    "rows_priors": "Learned priors",
     "rows_conjugate": "Conjugate models: coordinate ascent",
     "rows_discrete": "Layers of bits",
     "rows_time": "Series in time",

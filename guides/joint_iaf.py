@@ -17,27 +17,13 @@ import pyro.distributions as dist
 import pyro.distributions.transforms as T
 import torch
 import torch.nn.functional as F
-from pyro.distributions.transforms.utils import clamp_preserve_gradients
 from pyro.nn import AutoRegressiveNN
 from torch import nn
 
+from ..zoo.flow_prior import AffineStep
 from .example_data import inverse_softplus
 from .joint import Joint
 from .mean_field import SCALE_FLOOR
-
-
-class AffineStep(T.AffineAutoregressive):
-    """Pyro's step, with an inverse that keeps the dtype (Pyro's starts from zeros of the default one)."""
-
-    def _inverse(self, y):
-        x = torch.zeros_like(y)
-        for i in self.arn.get_permutation():
-            mean, log_scale = self.arn(x)
-            log_scale = clamp_preserve_gradients(log_scale, self.log_scale_min_clip, self.log_scale_max_clip)
-            entry = F.one_hot(i, y.shape[-1]).bool()
-            x = torch.where(entry, (y - mean) * (-log_scale).exp(), x)
-        self._cached_log_scale = log_scale
-        return x
 
 
 class JointIAF(Joint):

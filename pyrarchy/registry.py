@@ -16,6 +16,7 @@ ROWS = (
     "rows_linear",
     "rows_images",
     "rows_hierarchies",
+    "rows_priors",
     "rows_statistics",
     "rows_regression",
     "rows_conjugate",

@@ -9,6 +9,7 @@ from .dense_hvae import DenseHVAE
 from .deep_markov import DeepMarkov
 from .eight_schools import EightSchools, EightSchoolsNonCentred
 from .factor_analysis import FactorAnalysis
+from .flow_prior import FlowPrior
 from .gaussian_mixture import GaussianMixture
 from .gaussian_tree import GaussianTree
 from .gaussian_vae import GaussianVAE
@@ -25,6 +26,7 @@ from .sigmoid_belief import SigmoidBelief
 from .vae import VAE
 from .vlae import VLAE
 from .varying_intercept import VaryingIntercept
+from .vamp_prior import VampPrior
 
 __all__ = [
     "PPCA",
@@ -37,6 +39,7 @@ __all__ = [
     "EightSchools",
     "EightSchoolsNonCentred",
     "FactorAnalysis",
+    "FlowPrior",
     "GaussianMixture",
     "GaussianTree",
     "GaussianVAE",
@@ -52,4 +55,5 @@ __all__ = [
     "SigmoidBelief",
     "PartialPooling",
     "VaryingIntercept",
+    "VampPrior",
 ]

@@ -11,7 +11,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import nn
 
-from .networks import BernoulliHead, NormalHead, mlp, standard_normal
+from .networks import BernoulliHead, NormalHead, mlp, top_prior
 
 
 class MarkovHVAE(PyroModule):
@@ -22,14 +22,24 @@ class MarkovHVAE(PyroModule):
     :param hidden: width of the two-layer network below each z, bottom first: ``hidden[0]`` maps z1 to x.
     :param x_mean: training mean (x_dim,), to start the output bias at its logit.
     :param activation: class of the nonlinearity.
+    :param top: module ``top(x) -> distribution`` of event shape (z_dims[-1],), the prior of zL; N(0, I) by default.
     """
 
-    def __init__(self, x_dim, z_dims=(64, 32, 16, 8, 4), hidden=(512, 256, 128, 64, 32), x_mean=None, activation=None):
+    def __init__(
+        self,
+        x_dim,
+        z_dims=(64, 32, 16, 8, 4),
+        hidden=(512, 256, 128, 64, 32),
+        x_mean=None,
+        activation=None,
+        top=None,
+    ):
         super().__init__("model")
         if len(z_dims) != len(hidden) or not z_dims:
             raise ValueError(f"z_dims and hidden need one entry a layer, not {len(z_dims)} and {len(hidden)}")
         activation = activation or nn.LeakyReLU
         self.z_dims = tuple(z_dims)
+        self.top = top
         self.decoder = nn.Sequential(
             mlp((z_dims[0], hidden[0], hidden[0]), activation), BernoulliHead(hidden[0], x_dim, x_mean)
         )
@@ -42,7 +52,7 @@ class MarkovHVAE(PyroModule):
     def forward(self, x):
         """:param x: (B, x_dim) of zeros and ones."""
         with pyro.plate("data", x.shape[0], dim=-1):
-            z = pyro.sample(f"z{len(self.z_dims)}", standard_normal(x, self.z_dims[-1]))
+            z = pyro.sample(f"z{len(self.z_dims)}", top_prior(self.top, x, self.z_dims[-1]))
             for i in range(len(self.z_dims) - 1, 0, -1):
                 z = pyro.sample(f"z{i}", self.priors[i - 1](z))
             pyro.sample("x", self.decoder(z), obs=x)

@@ -98,3 +98,21 @@ def concatenate(*parts):
 def standard_normal(like, dim):
     """N(0, I) with event shape (dim,), on the device and of the dtype of a tensor."""
     return dist.Normal(like.new_zeros(dim), like.new_ones(())).to_event(1)
+
+
+def top_prior(prior, like, dim):
+    """The distribution of a hierarchy's top layer: N(0, I), or what a module ``prior(like)`` says.
+
+    :param prior: ``None``, or a callable from a tensor (for its dtype and device) to a distribution with event shape
+        (dim,), such as :class:`~pyrarchy.zoo.vamp_prior.VampPrior`.
+    :raises ValueError: when its event shape is another.
+    """
+    if prior is None:
+        return standard_normal(like, dim)
+    top = prior(like)
+    if top.event_shape != (dim,):
+        raise ValueError(
+            f"the top layer's prior {type(prior).__name__} has event shape {tuple(top.event_shape)}; the layer has {dim} "
+            "dimensions: give the prior (and the encoder it reads) that size."
+        )
+    return top

@@ -10,7 +10,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import nn
 
-from .networks import BernoulliHead, mlp, standard_normal
+from .networks import BernoulliHead, mlp, top_prior
 
 
 class VAE(PyroModule):
@@ -20,15 +20,17 @@ class VAE(PyroModule):
     :param int z_dim: dimension of z1.
     :param hidden: widths of the decoder, from z to x.
     :param x_mean: training mean (x_dim,), to start the output bias at its logit.
+    :param top: module ``top(x) -> distribution`` of event shape (z_dim,), the prior of z1; N(0, I) by default.
     """
 
-    def __init__(self, x_dim, z_dim=50, hidden=(200, 200), x_mean=None):
+    def __init__(self, x_dim, z_dim=50, hidden=(200, 200), x_mean=None, top=None):
         super().__init__("model")
         self.z_dims = (z_dim,)
+        self.top = top
         self.decoder = nn.Sequential(mlp((z_dim, *hidden)), BernoulliHead(hidden[-1], x_dim, x_mean))
 
     def forward(self, x):
         """:param x: (B, x_dim) of zeros and ones."""
         with pyro.plate("data", x.shape[0], dim=-1):
-            z1 = pyro.sample("z1", standard_normal(x, self.z_dims[0]))
+            z1 = pyro.sample("z1", top_prior(self.top, x, self.z_dims[0]))
             pyro.sample("x", self.decoder(z1), obs=x)
