@@ -3,6 +3,7 @@
 if not __name__.startswith("pyrarchy."):
     raise ImportError("import pyrarchy.inference: the folder inference/ is the package pyrarchy.inference.")
 
+from .aggregate import AggregatePosterior
 from .alternate import Alternating, alternating
 from .apply import decode, encode, reconstruct, sample
 from .batch_statistics import reestimate_statistics
@@ -44,6 +45,7 @@ __all__ = [
     "ELBO",
     "MIWAE",
     "PIWAE",
+    "AggregatePosterior",
     "Alternating",
     "AnalyticELBO",
     "AuxiliaryWeight",
