@@ -18,6 +18,7 @@ from .iaf import IAF
 from .joint_iaf import JointIAF
 from .ladder import Ladder, precision_weighted
 from .lateral import Lateral
+from .low_rank import LowRank
 from .mean_field import MeanField
 from .top_down import MarkovTopDown, TopDown
 from .untied_ladder import UntiedLadder
@@ -39,6 +40,7 @@ __all__ = [
     "JointIAF",
     "Ladder",
     "Lateral",
+    "LowRank",
     "MarkovTopDown",
     "MeanField",
     "TopDown",

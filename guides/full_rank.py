@@ -46,8 +46,19 @@ class FullRank(Joint):
 
     def distribution(self):
         """The Gaussian of the stacked vector."""
-        unit = torch.eye(self.dim, dtype=self.loc.dtype, device=self.loc.device)
-        row, column = torch.tril_indices(self.dim, self.dim, -1, device=self.loc.device)
-        unit = unit.index_put((row, column), self.coupling)
-        scale = SCALE_FLOOR + F.softplus(self.raw_scale)
-        return dist.MultivariateNormal(self.loc, scale_tril=scale.unsqueeze(-1) * unit)
+        return dist.MultivariateNormal(self.loc, scale_tril=scale_tril(self.raw_scale, self.coupling))
+
+
+def scale_tril(raw_scale, coupling):
+    """The Cholesky factor diag(s) (I + C).
+
+    :param raw_scale: (..., n), s before its softplus and floor.
+    :param coupling: (..., n (n - 1) / 2), C row by row.
+    :returns: (..., n, n) lower triangular.
+    """
+    n = raw_scale.shape[-1]
+    row, column = torch.tril_indices(n, n, -1, device=raw_scale.device)
+    unit = torch.eye(n, dtype=raw_scale.dtype, device=raw_scale.device).expand(*raw_scale.shape, n)
+    unit = unit.clone()
+    unit[..., row, column] = coupling
+    return (SCALE_FLOOR + F.softplus(raw_scale)).unsqueeze(-1) * unit
