@@ -20,6 +20,7 @@ from .ladder import Ladder, precision_weighted
 from .lateral import Lateral
 from .low_rank import LowRank
 from .mean_field import MeanField
+from .mixture import Mixture
 from .top_down import MarkovTopDown, TopDown
 from .untied_ladder import UntiedLadder
 from .per_site import PerSite
@@ -43,6 +44,7 @@ __all__ = [
     "LowRank",
     "MarkovTopDown",
     "MeanField",
+    "Mixture",
     "TopDown",
     "UntiedLadder",
     "StructuredChain",

@@ -9,6 +9,7 @@ from .apply import decode, encode, reconstruct, sample
 from .batch_statistics import reestimate_statistics
 from .auxiliary import AuxiliaryWeight
 from .batches import Batches
+from .boosting import Boosted, boost
 from .bound import Bound
 from .check_pair import PairCheck, check_pair
 from .checkpoint import CheckpointError, load_state, save_state
@@ -50,6 +51,7 @@ __all__ = [
     "AnalyticELBO",
     "AuxiliaryWeight",
     "Batches",
+    "Boosted",
     "Bound",
     "BoundFellError",
     "CAVIRecord",
@@ -81,6 +83,7 @@ __all__ = [
     "WeightFunction",
     "adam",
     "alternating",
+    "boost",
     "check_pair",
     "compare",
     "decode",
