@@ -10,6 +10,12 @@ RUBIN_1981 = Source(
     "Estimation in parallel randomized experiments",
     "https://doi.org/10.3102/10769986006004377",
 )
+MILLER_2017 = Source(
+    "Miller, Andrew C. and Foti, Nicholas J. and Adams, Ryan P.",
+    2017,
+    "Variational boosting: iteratively refining posterior approximations",
+    "https://arxiv.org/abs/1611.06585",
+)
 CENTRED = "mu ~ N(0, 5);  tau ~ HalfCauchy(5);  theta_j ~ N(mu, tau);  y_j ~ N(theta_j, sigma_j)"
 NON_CENTRED = (
     "mu ~ N(0, 5);  tau ~ HalfCauchy(5);  theta_std_j ~ N(0, 1);  theta_j = mu + tau theta_std_j;  "
@@ -79,6 +85,26 @@ def eight_schools_iaf(data):
 
     model = EightSchoolsNonCentred()
     return model, JointIAF(model, *_arguments(data))
+
+
+@pair(
+    "eight_schools_mixture",
+    model="EightSchoolsNonCentred",
+    guide="Mixture",
+    density=NON_CENTRED,
+    data="eight_schools",
+    likelihood="own",
+    source=MILLER_2017,
+    training=Training(steps=2000, lr=3e-2, decay=0.0, objective="elbo:32"),
+    differs="components are full-rank and trained together; inference.boost adds them one at a time",
+)
+def eight_schools_mixture(data, *, components=3):
+    """Eight schools, non-centred, with a mixture of full-rank Gaussians."""
+    from .guides import Mixture
+    from .zoo import EightSchoolsNonCentred
+
+    model = EightSchoolsNonCentred()
+    return model, Mixture(model, *_arguments(data), components=components)
 
 
 @pair(
