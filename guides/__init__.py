@@ -21,10 +21,10 @@ from .lateral import Lateral
 from .low_rank import LowRank
 from .mean_field import MeanField
 from .mixture import Mixture
-from .top_down import MarkovTopDown, TopDown
-from .untied_ladder import UntiedLadder
 from .per_site import PerSite
 from .structured import AmortizedStructured, Structured
+from .top_down import MarkovTopDown, TopDown
+from .untied_ladder import UntiedLadder
 
 __all__ = [
     "IAF",
@@ -45,10 +45,10 @@ __all__ = [
     "MarkovTopDown",
     "MeanField",
     "Mixture",
-    "TopDown",
-    "UntiedLadder",
-    "StructuredChain",
     "PerSite",
     "Structured",
+    "StructuredChain",
+    "TopDown",
+    "UntiedLadder",
     "precision_weighted",
 ]

@@ -6,8 +6,8 @@ if not __name__.startswith("pyrarchy."):
 from .aggregate import AggregatePosterior
 from .alternate import Alternating, alternating
 from .apply import decode, encode, reconstruct, sample
-from .batch_statistics import reestimate_statistics
 from .auxiliary import AuxiliaryWeight
+from .batch_statistics import reestimate_statistics
 from .batches import Batches
 from .boosting import Boosted, boost
 from .bound import Bound

@@ -5,17 +5,17 @@ if not __name__.startswith("pyrarchy."):
 
 from .batch_norm import BatchNorm, Normalised
 from .bayesian_ppca import BayesianPPCA
-from .dense_hvae import DenseHVAE
 from .deep_markov import DeepMarkov
+from .dense_hvae import DenseHVAE
 from .eight_schools import EightSchools, EightSchoolsNonCentred
 from .factor_analysis import FactorAnalysis
 from .flow_prior import FlowPrior
 from .gaussian_mixture import GaussianMixture
 from .gaussian_tree import GaussianTree
 from .gaussian_vae import GaussianVAE
+from .growth_curves import GrowthCurves
 from .linear_state_space import LinearStateSpace
 from .local_level import LocalLevel
-from .growth_curves import GrowthCurves
 from .markov_hvae import MarkovHVAE
 from .multi_stage_vae import MultiStageVAE
 from .normal_gamma import NormalGamma
@@ -24,18 +24,18 @@ from .ppca import PPCA
 from .sequential_vae import SequentialVAE, SharedSequentialVAE
 from .sigmoid_belief import SigmoidBelief
 from .vae import VAE
-from .vlae import VLAE
-from .varying_intercept import VaryingIntercept
 from .vamp_prior import VampPrior
+from .varying_intercept import VaryingIntercept
+from .vlae import VLAE
 
 __all__ = [
     "PPCA",
     "VAE",
-    "BatchNorm",
     "VLAE",
+    "BatchNorm",
     "BayesianPPCA",
-    "DenseHVAE",
     "DeepMarkov",
+    "DenseHVAE",
     "EightSchools",
     "EightSchoolsNonCentred",
     "FactorAnalysis",
@@ -43,17 +43,17 @@ __all__ = [
     "GaussianMixture",
     "GaussianTree",
     "GaussianVAE",
+    "GrowthCurves",
     "LinearStateSpace",
     "LocalLevel",
-    "GrowthCurves",
     "MarkovHVAE",
     "MultiStageVAE",
     "NormalGamma",
     "Normalised",
+    "PartialPooling",
     "SequentialVAE",
     "SharedSequentialVAE",
     "SigmoidBelief",
-    "PartialPooling",
-    "VaryingIntercept",
     "VampPrior",
+    "VaryingIntercept",
 ]

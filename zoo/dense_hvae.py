@@ -15,7 +15,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import nn
 
-from .networks import BernoulliHead, NormalHead, concatenate, mlp, standard_normal
+from .networks import BernoulliHead, NormalHead, concatenate, mlp, top_prior
 
 
 class DenseHVAE(PyroModule):
@@ -29,6 +29,7 @@ class DenseHVAE(PyroModule):
     :param hidden: width of the state above each site, x first: ``hidden[0]`` feeds x and ``hidden[i]`` feeds z_i.
     :param x_mean: training mean (x_dim,), to start the output bias at its logit.
     :param activation: class of the nonlinearity.
+    :param top: module ``top(x) -> distribution`` of event shape (z_dims[-1],), the prior of zL; N(0, I) by default.
 
     Subclasses choose other densities by :meth:`make_head` and :meth:`make_likelihood`.
 
@@ -39,12 +40,15 @@ class DenseHVAE(PyroModule):
 
     state = None
 
-    def __init__(self, x_dim, z_dims=(64, 32, 16, 8, 4), hidden=(512, 256, 128, 64, 32), x_mean=None, activation=None):
+    def __init__(
+        self, x_dim, z_dims=(64, 32, 16, 8, 4), hidden=(512, 256, 128, 64, 32), x_mean=None, activation=None, top=None
+    ):
         super().__init__("model")
         if len(z_dims) != len(hidden) or not z_dims:
             raise ValueError(f"z_dims and hidden need one entry a layer, not {len(z_dims)} and {len(hidden)}")
         activation = activation or nn.LeakyReLU
         self.z_dims, self.hidden = tuple(z_dims), tuple(hidden)
+        self.top = top
         above = (*self.hidden[1:], 0)  # the top has no state
         self.blocks = nn.ModuleList(
             mlp((z + h, width, width), activation) for z, h, width in zip(z_dims, above, hidden, strict=True)
@@ -66,7 +70,7 @@ class DenseHVAE(PyroModule):
         held = self.__dict__  # not a registered attribute: it lives for this pass only
         try:
             with pyro.plate("data", x.shape[0], dim=-1):
-                z = pyro.sample(f"z{len(self.z_dims)}", standard_normal(x, self.z_dims[-1]))
+                z = pyro.sample(f"z{len(self.z_dims)}", top_prior(self.top, x, self.z_dims[-1]))
                 h = self.blocks[-1](z)
                 for i in range(len(self.z_dims) - 1, 0, -1):
                     held["state"] = h

@@ -14,7 +14,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import nn
 
-from .networks import NormalHead, mlp, standard_normal
+from .networks import NormalHead, mlp, top_prior
 
 
 class GaussianVAE(PyroModule):
@@ -24,20 +24,22 @@ class GaussianVAE(PyroModule):
     :param int z_dim: dimension of z1.
     :param hidden: widths of the decoder, from z to x.
     :param float floor: least scale of a coordinate of x, in its own units.
+    :param top: module ``top(x) -> distribution`` of event shape (z_dim,), the prior of z1; N(0, I) by default.
     """
 
-    def __init__(self, x_dim, z_dim=20, hidden=(200, 200), floor=0.05):
+    def __init__(self, x_dim, z_dim=20, hidden=(200, 200), floor=0.05, top=None):
         super().__init__("model")
         if not floor > 0:
             raise ValueError(f"floor must be > 0, not {floor!r}: the likelihood has no maximum without one")
         self.z_dims = (z_dim,)
         self.floor = floor
+        self.top = top
         self.decoder = nn.Sequential(mlp((z_dim, *hidden)), NormalHead(hidden[-1], x_dim, floor))
 
     def forward(self, x):
         """:param x: (B, x_dim) real."""
         with pyro.plate("data", x.shape[0], dim=-1):
-            z1 = pyro.sample("z1", standard_normal(x, self.z_dims[0]))
+            z1 = pyro.sample("z1", top_prior(self.top, x, self.z_dims[0]))
             pyro.sample("x", self.decoder(z1), obs=x)
 
     def remarks(self, z1):

@@ -9,7 +9,7 @@ from torch import nn
 
 from pyrarchy.guides import Amortized, Encoder, Ladder
 from pyrarchy.inference import ELBO, ImportanceWeighted, check_pair, isolated
-from pyrarchy.zoo import VAE, MarkovHVAE, VampPrior
+from pyrarchy.zoo import VAE, DenseHVAE, GaussianVAE, MarkovHVAE, VampPrior
 from pyrarchy.zoo.networks import NormalHead
 
 X, Z, K, B = 5, 3, 4, 7
@@ -115,10 +115,11 @@ def test_the_gradient_is_the_derivative_of_the_value():
     assert slope == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5)
 
 
-def test_top_layer_of_a_hierarchy():
+@pytest.mark.parametrize("kind", [MarkovHVAE, DenseHVAE])
+def test_top_layer_of_a_hierarchy(kind):
     """With a ladder, the evidence at the top is the component's own encoder: same numbers, and every parameter trained."""
     encoder = Encoder(X, (4, 2), (8, 6))
-    model = MarkovHVAE(X, (4, 2), (8, 6), top=VampPrior(encoder, torch.rand(K, X), "z2"))
+    model = kind(X, (4, 2), (8, 6), top=VampPrior(encoder, torch.rand(K, X), "z2"))
     guide = Ladder(model, model.top.encode)
     x = torch.bernoulli(torch.full((B, X), 0.5))
     check_pair(model, guide, x)
@@ -130,7 +131,12 @@ def test_top_layer_of_a_hierarchy():
 
 
 def test_default_top_is_the_standard_normal_bit_for_bit():
-    for model in (VAE(X, Z, (6,)), MarkovHVAE(X, (4, Z), (8, 6))):
+    for model in (
+        VAE(X, Z, (6,)),
+        GaussianVAE(X, Z, (6,)),
+        MarkovHVAE(X, (4, Z), (8, 6)),
+        DenseHVAE(X, (4, Z), (8, 6)),
+    ):
         assert not any(name.startswith("top") for name in model.state_dict())
         guide = Amortized(model, Encoder(X, model.z_dims, tuple((6,) for _ in model.z_dims)))
         terms = ELBO(2).terms(model, guide, torch.ones(B, X))
