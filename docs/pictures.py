@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # the scripts of this folder are in no package
-MODULES = ("pictures_linear", "pictures_stages", "pictures_statistics", "pictures_regression", "pictures_time")
+MODULES = (
+    "pictures_linear",
+    "pictures_stages",
+    "pictures_statistics",
+    "pictures_regression",
+    "pictures_time",
+)
 
 
 def draw(pair, run):

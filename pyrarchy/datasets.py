@@ -25,7 +25,13 @@ from .fetch import REMOTES, find
 from .files import DataError, held_out_rows, read_table
 
 HELD_OUT = 0.1
-MODULES = ("data_images", "data_statistics", "data_regression", "data_simulated", "data_series")
+MODULES = (
+    "data_images",
+    "data_statistics",
+    "data_regression",
+    "data_series",
+    "data_simulated",
+)
 
 
 class DataRow(NamedTuple):

@@ -16,13 +16,13 @@ ROWS = (
     "rows_linear",
     "rows_images",
     "rows_hierarchies",
+    "rows_stages",
     "rows_priors",
+    "rows_discrete",
+    "rows_time",
     "rows_statistics",
     "rows_regression",
     "rows_conjugate",
-    "rows_stages",
-    "rows_discrete",
-    "rows_time",
 )
 
 
