@@ -159,6 +159,8 @@ def test_draws_have_the_model_s_shapes_under_particles(particles):
     terms = ELBO(particles).terms(model, guide, X)
     assert terms.log_w.shape == (particles, 1)
     assert terms.values["z"].shape == ((particles, N, 2) if particles > 1 else (N, 2))
+    # z reads b, and b's place among the globals moves with its coupling to a
+    assert torch.autograd.grad(terms.values["z"].sum(), guide.couplings["b"], retain_graph=True)[0].abs().min() > 0
     terms.log_w.sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in guide.parameters())
 
