@@ -16,6 +16,7 @@ from .checkpoint import CheckpointError, load_state, save_state
 from .compare import compare
 from .compare_runs import Entry
 from .comparison import Comparison, Outcome
+from .edges import EdgeScores, edge_scores
 from .elbo import ELBO, AnalyticELBO, FreeBits
 from .estimators import Estimator
 from .evaluate import Evaluation, evaluate
@@ -59,6 +60,7 @@ __all__ = [
     "Comparison",
     "DivergedError",
     "EMRecord",
+    "EdgeScores",
     "Entry",
     "Estimator",
     "Evaluation",
@@ -87,6 +89,7 @@ __all__ = [
     "check_pair",
     "compare",
     "decode",
+    "edge_scores",
     "encode",
     "evaluate",
     "exact_em",

@@ -85,10 +85,12 @@ class Dataset:
 @dataclass(frozen=True)
 class NamedData:
     """A named data set: what it is and how large, in words; its licence and source; and ``load(folder)``, which returns
-    its :class:`Dataset` (``folder`` is where to look first for data that are not in the package)."""
+    its :class:`Dataset` (``folder`` is where to look first for data that are not in the package). ``where`` says where
+    data come from that are neither in the package nor fetched."""
 
     what: str
     size: str
     licence: str
     source: str
     load: Callable[[str | os.PathLike | None], Dataset]
+    where: str = "in the package"

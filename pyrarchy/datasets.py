@@ -31,11 +31,12 @@ MODULES = (
     "data_regression",
     "data_series",
     "data_simulated",
+    "data_patches",
 )
 
 
 class DataRow(NamedTuple):
-    """A row of :func:`list_data`; ``where`` is the folder found, "in the package", or how to get the data."""
+    """A row of :func:`list_data`; ``where``: the folder found, "in the package", what else has them, or how to get them."""
 
     name: str
     what: str
@@ -81,7 +82,7 @@ def list_data(folder=None) -> list[DataRow]:
     """One row per named data set. Nothing is opened or downloaded: ``where`` looks for file names only."""
     rows = []
     for name, entry in named().items():
-        where = "in the package"
+        where = entry.where
         if name in REMOTES:
             found = find(name, folder)
             where = f"get it with: pyrarchy data fetch {name}" if found is None else str(found)

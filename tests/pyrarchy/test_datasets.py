@@ -190,4 +190,6 @@ def test_no_torch_is_imported():
 
 
 def test_remotes_are_the_named_sets_that_are_not_in_the_package():
-    assert set(REMOTES) == {row.name for row in list_data() if row.where != "in the package"}
+    elsewhere = {row.name: row.where for row in list_data() if row.where != "in the package"}
+    assert elsewhere.pop("patches") == "in scikit-learn: pip install 'pyrarchy[photos]'"
+    assert set(REMOTES) == set(elsewhere)
