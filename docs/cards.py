@@ -13,6 +13,7 @@ GROUPS = {
     "rows_hierarchies": "Deep hierarchies: dense, lateral, and the ladder's variants",
     "rows_stages": "Coarse to fine",
     "rows_priors": "Learned priors",
+    "rows_sparse": "Sparse linear models of image patches",
     "rows_conjugate": "Conjugate models: coordinate ascent",
     "rows_discrete": "Layers of bits",
     "rows_time": "Series in time",

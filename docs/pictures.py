@@ -15,6 +15,7 @@ MODULES = (
     "pictures_statistics",
     "pictures_regression",
     "pictures_time",
+    "pictures_sparse",
 )
 
 

@@ -17,11 +17,13 @@ from .full_rank import FullRank
 from .iaf import IAF
 from .joint_iaf import JointIAF
 from .ladder import Ladder, precision_weighted
+from .laplace_encoder import LaplaceEncoder
 from .lateral import Lateral
 from .low_rank import LowRank
 from .mean_field import MeanField
 from .mixture import Mixture
 from .per_site import PerSite
+from .ridge import Ridge
 from .structured import AmortizedStructured, Structured
 from .top_down import MarkovTopDown, TopDown
 from .untied_ladder import UntiedLadder
@@ -40,12 +42,14 @@ __all__ = [
     "Guide",
     "JointIAF",
     "Ladder",
+    "LaplaceEncoder",
     "Lateral",
     "LowRank",
     "MarkovTopDown",
     "MeanField",
     "Mixture",
     "PerSite",
+    "Ridge",
     "Structured",
     "StructuredChain",
     "TopDown",

@@ -16,6 +16,7 @@ ROWS = (
     "rows_linear",
     "rows_images",
     "rows_hierarchies",
+    "rows_sparse",
     "rows_stages",
     "rows_priors",
     "rows_discrete",

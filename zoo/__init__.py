@@ -23,6 +23,8 @@ from .partial_pooling import PartialPooling
 from .ppca import PPCA
 from .sequential_vae import SequentialVAE, SharedSequentialVAE
 from .sigmoid_belief import SigmoidBelief
+from .sparse_linear import GaussianLinear, SparseLinear
+from .sparse_parts import FixedScale, FreeDictionary, LearnedScale, UnitNormDictionary
 from .vae import VAE
 from .vamp_prior import VampPrior
 from .varying_intercept import VaryingIntercept
@@ -39,11 +41,15 @@ __all__ = [
     "EightSchools",
     "EightSchoolsNonCentred",
     "FactorAnalysis",
+    "FixedScale",
     "FlowPrior",
+    "FreeDictionary",
+    "GaussianLinear",
     "GaussianMixture",
     "GaussianTree",
     "GaussianVAE",
     "GrowthCurves",
+    "LearnedScale",
     "LinearStateSpace",
     "LocalLevel",
     "MarkovHVAE",
@@ -54,6 +60,8 @@ __all__ = [
     "SequentialVAE",
     "SharedSequentialVAE",
     "SigmoidBelief",
+    "SparseLinear",
+    "UnitNormDictionary",
     "VampPrior",
     "VaryingIntercept",
 ]
