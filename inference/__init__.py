@@ -37,6 +37,7 @@ from .preflight import preflight
 from .psis import psis
 from .record import Record
 from .resampled import Resampled
+from .stein import SteinMatrix, stein_matrix
 from .stochastic_em import stochastic_em
 from .temper import Temper
 from .terms import Terms, make_terms, trace_pair
@@ -76,6 +77,7 @@ __all__ = [
     "Record",
     "Renyi",
     "Resampled",
+    "SteinMatrix",
     "Step",
     "Temper",
     "Terms",
@@ -111,6 +113,7 @@ __all__ = [
     "run_nuts",
     "sample",
     "save_state",
+    "stein_matrix",
     "stochastic_em",
     "summary",
     "to_inference_data",
