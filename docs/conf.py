@@ -13,7 +13,12 @@ copyright = author
 release = version = pyrarchy.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "myst_nb", "formulas"]
-exclude_patterns = ["_build", "benchmarks.md", "mnist_importance.md"]  # shown through _generated/project
+exclude_patterns = [
+    "_build",
+    "benchmarks.md",
+    "mnist_importance.md",
+    "sparse_features.md",
+]  # shown through _generated/project
 suppress_warnings = ["myst.xref_missing", "myst.header"]  # links between files of the repository, such as LICENSE
 
 autodoc_member_order = "bysource"

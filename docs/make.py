@@ -19,6 +19,7 @@ PROJECT = {
     "benchmarks": "docs/benchmarks.md",
     "mnist_importance": "docs/mnist_importance.md",
     "gradient_snr": "docs/gradient_snr.md",
+    "sparse_features": "docs/sparse_features.md",
 }
 
 
