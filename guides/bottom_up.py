@@ -41,8 +41,8 @@ class BottomUp(PyroModule):
         mean = torch.zeros(x_dim) if x_mean is None else torch.as_tensor(x_mean, dtype=torch.get_default_dtype())
         self.register_buffer("x_mean", mean.clone())
 
-    def forward(self, x):
-        """:param x: (B, x_dim)."""
+    def forward(self, x, *args, **kwargs):
+        """:param x: (B, x_dim); the model's further arguments are not read."""
         h = x - self.x_mean
         with pyro.plate("data", x.shape[0], dim=-1):
             for i, layer in enumerate(self.layers, 1):

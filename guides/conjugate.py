@@ -36,6 +36,8 @@ class Conjugate(Guide):
 
     def __init__(self, model, q):
         super().__init__(model)
+        if not hasattr(model, "factor"):
+            raise ValueError(f"{type(model).__name__} has no factor: use MeanField for a model without closed forms.")
         self._fields = {f.name: f.metadata for f in fields(q) if not f.metadata.get("local")}
         self._kind, self.has_local = type(q), len(self._fields) < len(fields(q))
         missing = [n for n in ["factor"] + ["localise"] * self.has_local if not hasattr(model, n)]

@@ -101,6 +101,17 @@ def latent_sites(model, args, kwargs):
     return sites
 
 
+def few(names, most=5):
+    """Names as a message shows them: the first few, and how many more there are.
+
+    >>> few(f"z{i}" for i in range(1, 9))
+    "'z1', 'z2', 'z3', 'z4', 'z5' and 3 more"
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
+
+
 def inverse_softplus(scale):
     """The number whose softplus is a positive scale."""
     return scale + np.log(-np.expm1(-scale))

@@ -16,6 +16,7 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
+from .example_data import few
 from .mean_field import MeanField, _key
 
 
@@ -45,7 +46,7 @@ class Structured(MeanField):
         self._globals = [site for site in self._sites.values() if not site.frames]
         if not self._globals:
             raise ValueError(
-                f"site(s) {sorted(self._sites)} all lie in plates: there is no global latent for the others to read. "
+                f"site(s) {few(self._sites)} all lie in plates: there is no global latent for the others to read. "
                 "Use MeanField, or an amortised guide."
             )
         couplings, width = {}, 0
@@ -105,6 +106,10 @@ class AmortizedStructured(Structured):
 
     def __init__(self, model, network, *model_args, init_scale=0.1, **model_kwargs):
         super().__init__(model, *model_args, init_scale=init_scale, **model_kwargs)
+        if len(self._globals) == len(self._sites):
+            raise ValueError(
+                f"site(s) {few(self._sites)} are all global: the network would have nothing to answer for. Use Structured."
+            )
         self.restrict([site.name for site in self._globals])
         self.data, self.network = None, network
 

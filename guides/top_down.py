@@ -13,6 +13,7 @@ from torch import nn
 
 from ..zoo.networks import NormalHead, concatenate, mlp
 from .base import Guide
+from .example_data import few
 
 
 class TopDown(Guide):
@@ -70,8 +71,8 @@ class TopDown(Guide):
         above = [f"z{j}" for j in self.reads(layer)]
         if missing := [site for site in above if site not in self.trace]:
             raise ValueError(
-                f"site '{name}': its head reads {above}, but the model has not sampled {missing} yet. The guide follows "
-                "models that sample from the top, zL, down."
+                f"site '{name}': its head reads {few(above)}, but the model has not sampled {few(missing)} yet. The "
+                "guide follows models that sample from the top, zL, down."
             )
         parts = [self.evidence[name], *(self.trace.nodes[site]["value"] for site in above)]
         return self.heads[layer - 1](concatenate(*parts))

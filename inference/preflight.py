@@ -3,16 +3,18 @@
 import math
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.infer import RenyiELBO, ReweightedWakeSleep, TraceMeanField_ELBO
+from pyro.infer import RenyiELBO, ReweightedWakeSleep, TraceEnum_ELBO, TraceMeanField_ELBO, TraceTMC_ELBO
 from pyro.infer.autoguide import AutoGuide, AutoNormalMessenger, AutoRegressiveMessenger
 from pyro.nn import PyroModule
 
 from .bound import Bound
 from .isolation import root_modules
 from .layout import DATA, log_density
-from .terms import is_auxiliary, is_latent, make_terms, trace_pair
+from .one_site import innermost
+from .terms import check_sites, is_auxiliary, is_latent, make_terms, trace_pair
 
 
 def check_root_names(model, guide):
@@ -113,10 +115,29 @@ def check_global_latents(sites, single):
         )
 
 
+def check_supports(model_trace, guide_trace):
+    """Refuse, by name, a latent that is discrete in the model and continuous in the guide, or the other way round."""
+    for name, site in guide_trace.nodes.items():
+        if not is_latent(site) or name not in model_trace.nodes or isinstance(innermost(site["fn"]), dist.Delta):
+            continue
+        p, q = model_trace.nodes[name]["fn"], site["fn"]
+        if p.support.is_discrete != q.support.is_discrete:
+            kinds = [
+                f"{innermost(d).__class__.__name__} ({'discrete' if d.support.is_discrete else 'continuous'})"
+                for d in (p, q)
+            ]
+            raise ValueError(
+                f"site '{name}' is a {kinds[0]} in the model and a {kinds[1]} in the guide: give the guide a distribution "
+                "on the model's support"
+            )
+
+
 def check_stock_objective(objective, model_trace, guide_trace):
     """Refuse Pyro's own objectives where they are wrong without saying so (traps of Pyro 1.9)."""
     sites = {n: s for n, s in model_trace.nodes.items() if s["type"] == "sample"}
     name = type(objective).__name__
+    if not isinstance(objective, (TraceEnum_ELBO, TraceTMC_ELBO)):  # these sum sites out that the guide leaves alone
+        check_sites(model_trace, guide_trace)
     latents = [n for n, s in sites.items() if is_latent(s)]
     if isinstance(objective, TraceMeanField_ELBO):
         order = [n for n, s in guide_trace.nodes.items() if is_latent(s)]
@@ -179,6 +200,7 @@ def preflight(model, guide, objective, batch, *, whole=True, single=True):
     frozen = frozen_parameters(model, guide)
     plates = objective.plates if isinstance(objective, Bound) else 1
     model_trace, guide_trace = trace_pair(model, guide, batch, plates=plates)
+    check_supports(model_trace, guide_trace)
     check_autoguide(guide, model_trace.nodes, whole)
     check_global_latents(model_trace.nodes, single)
     remarks = no_bound(objective, model_trace, guide_trace, plates)

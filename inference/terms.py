@@ -17,7 +17,7 @@ from pyro import poutine
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.util import prune_subsample_sites
 
-from .layout import PARTICLES, Layout, lay_out, log_density
+from .layout import DATA, PARTICLES, Layout, lay_out, log_density
 
 
 @dataclass
@@ -189,6 +189,14 @@ def make_terms(model_trace, guide_trace, *, num_particles=1, plates=1):
     q_sites = {n: s for n, s in guide_trace.nodes.items() if s["type"] == "sample" and _has_density(s)}
     latents = [n for n, s in p_sites.items() if is_latent(s)]
     layout, scale = lay_out(p_sites, latents, num_particles, plates)
+    joint = [
+        n for n, s in q_sites.items() if n not in latents and not any(f.name == DATA for f in s["cond_indep_stack"])
+    ]
+    if joint and layout.data_dim is not None:
+        raise ValueError(
+            f"the guide has one density for all rows of site(s) {latents}, on its site(s) {joint} outside plate '{DATA}': a "
+            "bound per datum is not defined. Use pyro.infer.Trace_ELBO, or a guide with one density for each datum."
+        )
 
     def score(site):
         return layout.table(log_density(site), site)

@@ -12,6 +12,8 @@ BAD_DATA, DIVERGED, INTERRUPTED = 3, 5, 130
 def _list(args):
     from .registry import get_pair, list_pairs
 
+    if args.matrix:
+        return _matrix(args.pair)
     if not args.pair:
         rows = list_pairs()
         width = max(map(len, rows))
@@ -30,6 +32,17 @@ def _list(args):
         print(f"  option   {key}={shown}")
     shown = {k: v for k, v in vars(plan).items() if v is not None} if plan.method == "svi" else {"method": plan.method}
     print("  training " + ", ".join(f"{k}={v}" for k, v in shown.items()))
+    return 0
+
+
+def _matrix(model):
+    from .matrix import matrix, table
+
+    cells = matrix(None if model is None else [model])
+    print(table(cells))
+    for (_, family), reason in cells.items():
+        if reason and model is not None:
+            print(f"{family}: {reason}")
     return 0
 
 

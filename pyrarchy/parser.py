@@ -35,7 +35,8 @@ def build_parser(handlers=None):
         return sub
 
     sub = command("list", handlers["list"], "list the pairs")
-    sub.add_argument("pair", nargs="?", help="show one pair in full")
+    sub.add_argument("pair", nargs="?", help="show one pair in full; with --matrix, the reasons for one model class")
+    sub.add_argument("--matrix", action="store_true", help="try every guide family on every model (about a minute)")
     _add_fit(command, handlers)
     _add_compare(command, handlers)
     _add_nuts(command, handlers)

@@ -65,7 +65,7 @@ def test_several_numbers_a_step():
     guide = StructuredChain(model, K, 5, x_dim=3)
     terms = ELBO(2).terms(model, guide, torch.zeros(B, T, 3))
     assert terms.log_w.shape == (2, B)
-    with pytest.raises(ValueError, match=r"shape \(3, 4\) given; .*\(B, T, 3\) for 3 number"):
+    with pytest.raises(ValueError, match=r"shape \(3, 4\); .*\(B, T, 3\) for 3 number"):
         guide(torch.zeros(B, T))
 
 

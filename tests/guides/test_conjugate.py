@@ -66,7 +66,7 @@ def test_the_stock_objective_reaches_every_parameter():
 
 
 def test_misuse_is_named():
-    with pytest.raises(ValueError, match="PPCA has no factor, localise"):
+    with pytest.raises(ValueError, match="PPCA has no factor"):
         Conjugate(PPCA(4, 2), BayesianPPCA(4, 2).start(X))
     model = NormalGamma()
     guide = Conjugate(model, model.start(X[:, 0]))
