@@ -60,7 +60,8 @@ class StructuredChain(Guide):
         """What the data from each step on say: a list of T tensors (B, hidden)."""
         if x.dim() < 2 or (1 if x.dim() == 2 else x.shape[2]) != self.x_dim:
             raise ValueError(
-                f"{type(self.model).__name__} has data of shape {tuple(x.shape)}; series (B, T) are needed, or (B, T, {self.x_dim}) for "
+                f"{type(self.model).__name__} has data of shape {tuple(x.shape)}; series (B, T) are needed, or "
+                f"(B, T, {self.x_dim}) for "
                 f"{self.x_dim} number(s) a step."
             )
         x = ((x - self.x_mean) / self.x_scale).reshape(*x.shape[:2], self.x_dim)
