@@ -14,7 +14,7 @@ from pyrarchy import cli
 from pyrarchy.inference.checkpoint import load_latest, save_state
 from pyrarchy.pretrained_pairs import FOLDER
 
-NAMES = ("vae", "hvae", "ladder_vae")
+NAMES = ("vae", "hvae", "ladder_vae", "dense_hvae", "vlae")
 SAMPLES = 1000
 
 
