@@ -3,7 +3,8 @@ r"""Grade a fit on data: held-out log p(x) by importance sampling, the trust in 
 .. math:: \log p(x) \ge \mathbb E \log \tfrac1K \sum_k w_k, \qquad w_k = p(x, z_k) / q(z_k | x)
 
 The estimate is a lower bound in expectation, tight as K grows; k-hat and the effective sample size say, per datum, how
-far to trust it. A unit is active when its posterior mean varies over the data by more than .01.
+far to trust it. Its mean over the data has two errors: that of the data drawn (``error_log_p``), and within it that of the
+weights drawn (``error_weights``). A unit is active when its posterior mean varies over the data by more than .01.
 
 Source: Burda, Grosse & Salakhutdinov (2015), https://arxiv.org/abs/1509.00519; k-hat: Vehtari et al. (2024),
 https://arxiv.org/abs/1507.02646.
@@ -16,11 +17,13 @@ import numpy as np
 import torch
 
 from .isolation import isolated
+from .log_weights import effective_number, error_of_log_mean, error_of_mean, error_over_data, log_mean
 from .preflight import check_rows_known
 from .psis import pareto_k
 from .terms import make_terms, trace_pair
 
 ACTIVE_VARIANCE = 0.01
+MOST_WEIGHTS = 1 << 22  # held at a time, in double precision: 32 MiB
 
 
 @dataclass
@@ -52,8 +55,20 @@ class Evaluation:
     @property
     def error_log_p(self):
         """Standard error of :attr:`mean_log_p` over the data; NaN for one datum."""
-        n = len(self.log_p)
-        return float(self.log_p.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+        return error_over_data(self.log_p)
+
+    @property
+    def errors_weights(self):
+        """Monte Carlo standard error of each datum's :attr:`log_p`, (N,) nats, by the delta method; NaN for K = 1.
+
+        The log of a mean is biased by minus half its square. Where k-hat exceeds .7 it is too small.
+        """
+        return error_of_log_mean(self.ess, self.num_samples)
+
+    @property
+    def error_weights(self):
+        """Monte Carlo standard error of :attr:`mean_log_p` at the data given: what another seed would change."""
+        return error_of_mean(self.errors_weights)
 
     @property
     def mean_elbo(self):
@@ -83,6 +98,7 @@ class Evaluation:
         return {
             "log_p": self.mean_log_p,
             "log_p_error": self.error_log_p,
+            "log_p_error_weights": self.error_weights,
             "log_p_is": f"lower bound in expectation, {self.num_samples} importance samples",
             "elbo": self.mean_elbo,
             "k_hat_median": float(np.nanmedian(self.k_hat)) if np.isfinite(self.k_hat).any() else math.nan,
@@ -103,6 +119,8 @@ class Evaluation:
             lines.append(f"{name:<12}{self.rates[name]:>12.2f}{units:>15}")
         error = f" +- {self.error_log_p:.2f}" if len(self.log_p) > 1 else ""
         lines.append(f"log p(x) >= {self.mean_log_p:.2f}{error} nats per datum ({self.num_samples} importance samples)")
+        if self.num_samples > 1:
+            lines.append(f"weights     error {self.error_weights:.2g} nats, of the samples drawn")
         lines.append(f"ELBO        {self.mean_elbo:.2f}")
         shares = ", ".join(f"{100 * share:.0f} % {word}" for word, share in self.k_hat_shares().items())
         if shares:
@@ -116,7 +134,8 @@ def evaluate(model, guide, data, *, num_samples=256, rows_per_pass=1000, plates=
 
     :param data: a tensor or a tuple of aligned tensors, the model's arguments.
     :param int num_samples: K, importance samples per datum.
-    :param int rows_per_pass: particles x data per pass: bounds the memory, and about 1,000 is also the fastest.
+    :param int rows_per_pass: particles x data per pass: bounds the memory, whatever K and N, and about 1,000 is also the
+        fastest. Beside a pass, the weights of some data are held: 2^22 numbers at most (above K = 2^22, those of one).
     :param int plates: nested plates of the model.
     :param int seed: seed of the samples; the outside's generators are left as they were.
     :param bool progress: whether to show a progress bar.
@@ -144,7 +163,7 @@ def evaluate(model, guide, data, *, num_samples=256, rows_per_pass=1000, plates=
                     "evaluate needs the data themselves, not a subsampled plate: pass the rows to evaluate"
                 )
             n = first.layout.batch
-            rows = max(1, min(n, round(math.sqrt(rows_per_pass * 2.5))))
+            rows = max(1, min(n, round(math.sqrt(rows_per_pass * 2.5)), MOST_WEIGHTS // num_samples))
             chunks = [tuple(a[i : i + rows] for a in args) for i in range(0, n, rows)]
         columns = [
             _column(model, guide, chunk, num_samples, max(1, rows_per_pass // rows), plates)
@@ -211,18 +230,16 @@ def _column(model, guide, args, num_samples, at_once, plates):
                 squares[name] = squares.get(name, 0.0) + (draws**2).sum(0)
         done += k
     log_w = np.concatenate(log_w)
-    top = log_w.max(0)
-    weights = np.exp(log_w - top)
     means = {name: total / num_samples for name, total in sums.items()}
     noise = {
         name: np.maximum(squares[name] / num_samples - means[name] ** 2, 0.0) / max(num_samples - 1, 1)
         for name in means
     }
     return {
-        "log_p": top + np.log(weights.mean(0)),
+        "log_p": log_mean(log_w),
         "elbo": log_w.mean(0),
         "k_hat": pareto_k(log_w),
-        "ess": weights.sum(0) ** 2 / (weights**2).sum(0),
+        "ess": effective_number(log_w),
         "rates": rates,
         "means": means,
         "noise": noise,

@@ -1,6 +1,7 @@
 """The grader graded: exact log p(x), analytic rates, units that are active by construction, chunks that do not matter."""
 
 import math
+import sys
 
 import numpy as np
 import pyro
@@ -12,9 +13,11 @@ from torch import nn
 
 from pyrarchy.guides import Exact, Guide
 from pyrarchy.inference import evaluate
+from pyrarchy.inference.log_weights import effective_number, log_mean
 from pyrarchy.zoo import EightSchools
 from pyrarchy.zoo.factor_analysis import FactorAnalysis
 
+evaluate_module = sys.modules["pyrarchy.inference.evaluate"]  # the function of this name hides it
 N = 23
 
 
@@ -112,6 +115,40 @@ class Reads(PyroModule):
             still = torch.tensor([0.0, 0.0, 1.0])
             scale = torch.tensor([0.3, 0.7, 1.0])
             pyro.sample("z1", dist.Normal(loc + still * top, scale).to_event(1))
+
+
+def test_the_weights_own_error_is_what_another_seed_changes():
+    model, guide, x = pair(0.3, 1.5)
+    k = 60
+    graded = [evaluate(model, guide, x, num_samples=k, seed=s) for s in range(60)]
+    spread = np.std([g.mean_log_p for g in graded], ddof=1)
+    predicted = np.mean([g.error_weights for g in graded])
+    assert predicted == pytest.approx(spread, rel=4.5 / math.sqrt(2 * 59))  # a standard deviation from 60 numbers
+    assert predicted < 0.1 * graded[0].error_log_p  # the data vary more
+    per_datum = np.std([g.log_p for g in graded], axis=0, ddof=1)
+    assert np.mean([g.errors_weights for g in graded], 0) == pytest.approx(per_datum, rel=4.5 / math.sqrt(2 * 59))
+    assert graded[0].figures()["log_p_error_weights"] == graded[0].error_weights
+    assert f"{graded[0].error_weights:.2g} nats, of the samples" in graded[0].table()
+    assert math.isnan(evaluate(model, guide, x, num_samples=1).error_weights)
+
+
+def test_many_samples_hold_the_weights_of_few_data_at_a_time(monkeypatch):
+    model, guide, x = pair(0.1, 1.2)
+    whole, held = evaluate(model, guide, x, num_samples=500), []
+    monkeypatch.setattr(evaluate_module, "MOST_WEIGHTS", 1500)
+    monkeypatch.setattr(evaluate_module, "log_mean", lambda w: held.append(w.shape) or log_mean(w))
+    parts = evaluate(model, guide, x, num_samples=500)
+    assert set(held) == {(500, 3), (500, 2)}
+    error = np.hypot(whole.errors_weights, parts.errors_weights)
+    assert (np.abs(parts.log_p - whole.log_p) < 4.5 * error).all()
+    evaluate(model, guide, x[:2], num_samples=2000)  # more than may be held: one datum at a time
+    assert held[-1] == (2000, 1)
+
+
+def test_weights_of_zero():
+    log_w = np.array([[-np.inf, 0.0], [-np.inf, -np.inf]])
+    assert log_mean(log_w).tolist() == [-np.inf, -math.log(2)]
+    assert np.isnan(effective_number(log_w)[0]) and effective_number(log_w)[1] == 1.0
 
 
 def test_active_units_and_rates_by_construction():
