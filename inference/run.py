@@ -3,14 +3,14 @@
 from contextlib import nullcontext
 
 import torch
-from pyro import poutine
-from pyro.poutine.util import is_validation_enabled, prune_subsample_sites
+from pyro.poutine.util import is_validation_enabled
 
 from .batch_statistics import Coupling
-from .draws import FixAndFree, PinSubsamples, sites_of
+from .draws import PinSubsamples
 from .freeze import FixValues, frozen, log_prob
 from .isolation import buffers_kept
 from .one_site import WatchLatents
+from .simulate import simulate
 from .terms import make_terms, trace_pair
 
 
@@ -73,26 +73,10 @@ class Run:
 
         :raises ValueError: when the observed values are not the model's arguments, so that no dreamed ones can be given.
         """
-        with torch.no_grad(), self._pin, buffers_kept(self.model, self.guide):
-            seen = prune_subsample_sites(poutine.trace(self.model).get_trace(*self.args, **self.kwargs))
-            if sites_of(seen, "factor"):
-                raise ValueError("sleep-phi dreams data, but forward samples of a model with a factor are not its own")
-            observed = sites_of(seen, "data")
-            with FixAndFree({}, observed):
-                dreamed = prune_subsample_sites(poutine.trace(self.model).get_trace(*self.args, **self.kwargs))
-            fresh = {id(seen.nodes[n]["value"]): dreamed.nodes[n]["value"] for n in observed}
-            given = {id(a) for a in (*self.args, *self.kwargs.values())}
-            odd = sorted(n for n in observed if id(seen.nodes[n]["value"]) not in given)
-            if odd:
-                raise ValueError(
-                    f"sleep-phi hands dreamed data to the guide, but site(s) {odd} do not observe one of the model's "
-                    "arguments as it is. Use estimator='wake'."
-                )
-            args = tuple(fresh.get(id(a), a) for a in self.args)
-            kwargs = {name: fresh.get(id(a), a) for name, a in self.kwargs.items()}
-            values = {n: s["value"] for n, s in sites_of(dreamed, "latent").items() if n not in observed}
+        with self._pin, buffers_kept(self.guide):
+            dream = simulate(self.model, self.args, self.kwargs, what="sleep-phi", instead="Use estimator='wake'.")
         with buffers_kept(self.model, self.guide):  # dreams must not count as data
-            densities = log_prob(self.guide, values, *args, plates=self.size["plates"], **kwargs)
+            densities = log_prob(self.guide, dream.values, *dream.args, plates=self.size["plates"], **dream.kwargs)
         return sum(d.sum() for d in densities.values())
 
 
