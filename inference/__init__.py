@@ -4,11 +4,13 @@ if not __name__.startswith("pyrarchy."):
     raise ImportError("import pyrarchy.inference: the folder inference/ is the package pyrarchy.inference.")
 
 from .aggregate import AggregatePosterior
+from .ais import AnnealedEstimate, ais
 from .alternate import Alternating, alternating
 from .apply import decode, encode, reconstruct, sample
 from .auxiliary import AuxiliaryWeight
 from .batch_statistics import reestimate_statistics
 from .batches import Batches
+from .bdmc import Sandwich, bdmc
 from .boosting import Boosted, boost
 from .bound import Bound
 from .check_pair import PairCheck, check_pair
@@ -51,6 +53,7 @@ __all__ = [
     "AggregatePosterior",
     "Alternating",
     "AnalyticELBO",
+    "AnnealedEstimate",
     "AuxiliaryWeight",
     "Batches",
     "Boosted",
@@ -77,6 +80,7 @@ __all__ = [
     "Record",
     "Renyi",
     "Resampled",
+    "Sandwich",
     "SteinMatrix",
     "Step",
     "Temper",
@@ -86,7 +90,9 @@ __all__ = [
     "WeightBound",
     "WeightFunction",
     "adam",
+    "ais",
     "alternating",
+    "bdmc",
     "boost",
     "check_pair",
     "compare",
