@@ -14,8 +14,11 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyro
 import torch
+from pyro.poutine.util import is_validation_enabled
 
+from .announce import plain_submodules, unannounced
 from .isolation import isolated
 from .log_weights import effective_number, error_of_log_mean, error_of_mean, error_over_data, log_mean
 from .preflight import check_rows_known
@@ -145,7 +148,7 @@ def evaluate(model, guide, data, *, num_samples=256, rows_per_pass=1000, plates=
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, not {num_samples}")
     args = () if data is None else data if isinstance(data, tuple) else (data,)
-    with isolated(model, guide, seed=seed), torch.no_grad():
+    with isolated(model, guide, seed=seed), torch.no_grad(), unannounced(plain_submodules(model, guide)):
         traces = trace_pair(model, guide, args, plates=plates)
         first = make_terms(*traces, plates=plates)
         check_rows_known(guide, traces[0].nodes)
@@ -207,7 +210,11 @@ def conditional_mean(distribution, value):
         mean = distribution.mean
     except NotImplementedError:
         return value
-    return mean.expand(value.shape) if value.is_floating_point() and torch.isfinite(mean).all() else value
+    if not value.is_floating_point():
+        return value
+    mean = mean.expand(value.shape)
+    one = mean[:1] if mean.dim() and mean.stride(0) == 0 else mean
+    return mean if torch.isfinite(one).all() else value
 
 
 def _column(model, guide, args, num_samples, at_once, plates):
@@ -215,8 +222,9 @@ def _column(model, guide, args, num_samples, at_once, plates):
     log_w, rates, sums, squares, done = [], {}, {}, {}, 0
     while done < num_samples:
         k = min(at_once, num_samples - done)
-        traces = trace_pair(model, guide, args, num_particles=k, plates=plates)
-        terms = make_terms(*traces, num_particles=k, plates=plates)
+        with pyro.validation_enabled(is_validation_enabled() and not done):  # the first pass of these data tells
+            traces = trace_pair(model, guide, args, num_particles=k, plates=plates)
+            terms = make_terms(*traces, num_particles=k, plates=plates)
         log_w.append(terms.log_w.double().cpu().numpy())
         if set(terms.log_p) == set(terms.log_q):
             for name in terms.log_p:
@@ -225,9 +233,12 @@ def _column(model, guide, args, num_samples, at_once, plates):
         if terms.layout.data_dim is not None:
             for name, z in terms.values.items():
                 z = conditional_mean(terms.q[name], z) if name in terms.q else z
-                draws = (z if k > 1 else z.unsqueeze(0)).double().reshape(k, terms.layout.batch, -1).cpu().numpy()
-                sums[name] = sums.get(name, 0.0) + draws.sum(0)
-                squares[name] = squares.get(name, 0.0) + (draws**2).sum(0)
+                draws, times = z if k > 1 else z.unsqueeze(0), 1
+                if draws.stride(0) == 0:  # a mean that all samples share
+                    draws, times = draws[:1], k
+                draws = draws.double().reshape(len(draws), terms.layout.batch, -1)
+                sums[name] = sums.get(name, 0.0) + times * draws.sum(0).cpu().numpy()
+                squares[name] = squares.get(name, 0.0) + times * draws.square().sum(0).cpu().numpy()
         done += k
     log_w = np.concatenate(log_w)
     means = {name: total / num_samples for name, total in sums.items()}
