@@ -20,6 +20,7 @@ from .compare_runs import Entry
 from .comparison import Comparison, Outcome
 from .edges import EdgeScores, edge_scores
 from .elbo import ELBO, AnalyticELBO, FreeBits
+from .elpd import elpd_from_draws, held_out_elpd, rank_elpd
 from .estimators import Estimator
 from .evaluate import Evaluation, evaluate
 from .fit import fit
@@ -31,12 +32,14 @@ from .groups import summary
 from .importance import ImportanceWeighted, Renyi, VRMax
 from .inference_data import to_inference_data
 from .isolation import isolated
+from .loo import loo
 from .loop import DivergedError, Step, adam
 from .mcmc import MCMCResult, mcmc_inference_data, run_nuts
 from .multisample import CIWAE, MIWAE, PIWAE, Jackknife, Thermodynamic
 from .mutual_information import Information, label_information, number_information
 from .preflight import preflight
-from .psis import psis
+from .psis import psis, trust
+from .psis_posterior import GlobalKHat, UntrustedGuideError, global_k_hat, psis_posterior
 from .record import Record
 from .resampled import Resampled
 from .stein import SteinMatrix, stein_matrix
@@ -69,6 +72,7 @@ __all__ = [
     "Estimator",
     "Evaluation",
     "FreeBits",
+    "GlobalKHat",
     "GradientSNR",
     "ImportanceWeighted",
     "Information",
@@ -86,6 +90,7 @@ __all__ = [
     "Temper",
     "Terms",
     "Thermodynamic",
+    "UntrustedGuideError",
     "VRMax",
     "WeightBound",
     "WeightFunction",
@@ -98,22 +103,28 @@ __all__ = [
     "compare",
     "decode",
     "edge_scores",
+    "elpd_from_draws",
     "encode",
     "evaluate",
     "exact_em",
     "fit",
     "fit_cavi",
     "fit_em",
+    "global_k_hat",
     "gradient_snr",
+    "held_out_elpd",
     "isolated",
     "label_information",
     "load_state",
     "log_prob",
+    "loo",
     "make_terms",
     "mcmc_inference_data",
     "number_information",
     "preflight",
     "psis",
+    "psis_posterior",
+    "rank_elpd",
     "reconstruct",
     "reestimate_statistics",
     "run_nuts",
@@ -124,4 +135,5 @@ __all__ = [
     "summary",
     "to_inference_data",
     "trace_pair",
+    "trust",
 ]

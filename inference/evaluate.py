@@ -22,7 +22,7 @@ from .announce import plain_submodules, unannounced
 from .isolation import isolated
 from .log_weights import effective_number, error_of_log_mean, error_of_mean, error_over_data, log_mean
 from .preflight import check_rows_known
-from .psis import pareto_k
+from .psis import pareto_k, trust
 from .terms import make_terms, trace_pair
 
 ACTIVE_VARIANCE = 0.01
@@ -83,18 +83,15 @@ class Evaluation:
         return {name: (int((v > ACTIVE_VARIANCE).sum()), v.size) for name, v in self.variances.items()}
 
     def k_hat_shares(self):
-        """Shares of the data whose k-hat is good (< .5), usable (.5 to .7) and not to be trusted (> .7, infinity too).
+        """Shares of the data whose k-hat is good (< .5), usable (< .7) and not to be trusted (infinity too).
 
         Empty where no k-hat could be estimated (fewer than 25 samples).
         """
         k = self.k_hat[~np.isnan(self.k_hat)]
         if not k.size:
             return {}
-        return {
-            "good": float((k < 0.5).mean()),
-            "usable": float(((k >= 0.5) & (k <= 0.7)).mean()),
-            "do not trust": float((k > 0.7).mean()),
-        }
+        words = np.array([trust(value) for value in k])
+        return {word: float((words == word).mean()) for word in ("good", "usable", "do not trust")}
 
     def figures(self):
         """The figures as plain numbers, for a JSON file."""

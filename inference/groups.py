@@ -136,6 +136,72 @@ def _unwrap(idata):
     return {name: idata[name] for name in idata.groups()}, dict(idata.attrs)
 
 
+def take_draws(idata, index, attrs):
+    """The same object with other draws in every group that has draws; the draws are numbered anew.
+
+    :param index: (S,) which draws, or an ``xarray.DataArray`` with dims ``draw`` and those of plates, which takes each of
+        the plates' entries from draws of its own. A variable without those plates then keeps its first S draws, or is
+        dropped from ``sample_stats``. Prior draws, which no weight of the posterior concerns, keep their first S too.
+    :param dict attrs: attributes to add.
+    """
+    index = index if isinstance(index, xarray.DataArray) else xarray.DataArray(index, dims="draw")
+    datasets, size = {}, index.sizes["draw"]
+    found, old = _unwrap(idata)
+    for group, dataset in found.items():
+        if group in DRAW_GROUPS:
+            bare = dataset.drop_vars("draw", errors="ignore")
+            first = bare.isel(draw=slice(size)) if "draw" in bare.dims else bare
+            own = group not in ("prior", "prior_predictive")
+            local = set(index.dims) - {"draw"}
+            taken = {}
+            for name, values in bare.data_vars.items():
+                if "draw" in values.dims and own and local <= set(values.dims):
+                    taken[name] = values.isel(draw=index).transpose(*values.dims)
+            if group == "sample_stats":  # a sum over data that were drawn anew one by one belongs to no draw
+                first = first.drop_vars([n for n in bare.data_vars if n not in taken and "draw" in bare[n].dims])
+            dataset = first.assign(taken).assign_coords(draw=np.arange(size))
+        datasets[group] = dataset
+    return _wrap(datasets, {**old, **{k: _plain(v) for k, v in attrs.items()}})
+
+
+def elpd_object(pointwise, k_hat, *, total_k_hat, p, num_samples, flagged, limit=0.7):
+    """ArviZ's ``ELPDData`` of pointwise log predictive densities: ``az.compare`` ranks those of the same data.
+
+    ``found["k_hat"]`` is the k-hat of all weights together, and ``found["elpd_i"]`` the pointwise values, under both lines
+    of ArviZ.
+
+    :param xarray.DataArray pointwise: log predictive density of each datum, nats. ``k_hat``: alike, per datum.
+    :param float total_k_hat: k-hat of the guide as a whole (NaN: there is none). ``p``: effective number of parameters.
+    :param bool flagged: whether the result is not to be trusted.
+    """
+    arviz, n = _arviz(), pointwise.size
+    total, se = float(pointwise.sum()), float((n * pointwise.var()) ** 0.5)
+    if "InferenceData" in vars(arviz):
+        found = arviz.ELPDData(
+            [total, se, p, num_samples, n, flagged, pointwise.rename("loo_i"), k_hat, "log", limit],
+            index=[
+                "elpd_loo",
+                "se",
+                "p_loo",
+                "n_samples",
+                "n_data_points",
+                "warning",
+                "loo_i",
+                "pareto_k",
+                "scale",
+                "good_k",
+            ],
+        )
+        found["elpd"], found["elpd_i"] = total, pointwise
+    else:
+        found = arviz.ELPDDataLOO(
+            elpd=total, se=se, p=p, n_samples=num_samples, n_data_points=n, scale="log", warning=flagged, good_k=limit,
+            elpd_i=pointwise, pareto_k=k_hat, approx_posterior=True,
+        )  # fmt: skip
+    found["k_hat"] = total_k_hat
+    return found
+
+
 def save(idata, path):
     """Write a netCDF file, whole or not at all: an existing file stays intact until the new one is on disk.
 
@@ -191,7 +257,8 @@ def summary(idata, var_names=None, *, group="posterior", prob=0.94, independent=
     :param float prob: probability of the interval, in (0, 1).
     :param bool independent: whether the draws are; ``None`` reads the data's attribute (absent: they are). Say ``False``
         for chains of another library.
-    :returns: ``pandas.DataFrame`` with rows ``theta[Choate]`` and columns ``mean``, ``sd``, ``eti_3%``, ``eti_97%``,
+    :returns: ``pandas.DataFrame``, headed ``guide`` or ``posterior`` by what the draws are of (``columns.name``), with
+        rows ``theta[Choate]`` and columns ``mean``, ``sd``, ``eti_3%``, ``eti_97%``,
         ``mcse_mean``, ``mcse_sd``, and for chains ``ess_bulk``, ``ess_tail``, ``r_hat``.
     :raises ValueError: for an unknown group or variable, a prob outside (0, 1), or a guide's draws called chains.
     """
@@ -222,9 +289,12 @@ def summary(idata, var_names=None, *, group="posterior", prob=0.94, independent=
         stacked = variable.transpose("chain", "draw", ...)
         draws = stacked.values.reshape(stacked.sizes["chain"] * stacked.sizes["draw"], -1).astype(float)
         moments = _moments(draws, low, high)
+        if effective := attrs.get("effective_draws"):  # resampled: the proposals' own error comes on top
+            moments[:, 4:] *= (1 + len(draws) / effective) ** 0.5
         rows.append(np.concatenate([moments[:, :4], _of_chains(stacked)], axis=1) if chains else moments)
         labels += _labels(name, stacked)
-    return pandas.DataFrame(np.concatenate(rows), index=labels, columns=columns)
+    heading = attrs.get("draws_of") if group == "posterior" else group
+    return pandas.DataFrame(np.concatenate(rows), index=labels, columns=pandas.Index(columns, name=heading))
 
 
 def _moments(draws, low, high):

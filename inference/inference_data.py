@@ -1,4 +1,4 @@
-r"""Draws of a pair as ArviZ's InferenceData: posterior, predictive, prior, log-likelihood, weights.
+r"""Draws of a pair as ArviZ's InferenceData: posterior, predictive, prior, weights, and log-likelihood where asked for.
 
 .. math:: z_s \sim q(z), \qquad \tilde x_s \sim p(x \mid z_s), \qquad \log w_s = \log p(x, z_s) - \log q(z_s)
 
@@ -25,6 +25,9 @@ from .layout import DATA
 from .psis import pareto_k
 
 GROUPS = (*DRAW_GROUPS, "observed_data", "constant_data", "fit")
+# Not made unless named: az.loo takes the group for draws of the posterior and ranks a collapsed guide first, its k all good.
+_ON_REQUEST = {"log_likelihood"}
+_WARNING = "at the guide's draws, so that az.loo of it is not LOO: use pyrarchy.inference.loo"
 
 
 @torch.no_grad()
@@ -64,7 +67,10 @@ def to_inference_data(
     :param record: what ``fit`` returned; its curve becomes group ``fit``.
     :param dict coords: dim -> labels. ``dims``: site -> names of its axes after the draws. Both override the plates'.
     :param int byte_limit: refuse to allocate more than this.
-    :param groups: names from :data:`GROUPS`; all that exist by default. With a ``pyro.factor`` in the model, forward
+    :param groups: names from :data:`GROUPS`; by default all that exist but ``log_likelihood``. That one is at the guide's
+        draws, and ``az.loo``, which takes them for draws of the posterior, would be wrong without a word: use
+        :func:`~pyrarchy.inference.loo`, or :func:`~pyrarchy.inference.psis_posterior`, which has the group.
+        With a ``pyro.factor`` in the model, forward
         samples are not samples of it, so ``prior`` and ``prior_predictive`` are left out (attribute ``note`` says so).
     :raises ValueError: for too large a result (names the three largest sites), a guide that does not fit, an unknown
         group or one that cannot be made, or draws that mix.
@@ -122,6 +128,8 @@ def to_inference_data(
         "inference_library_version": pyro.__version__,
         "num_samples": num_samples,
         "seed": seed,
+        "draws_of": "guide",
+        "log_likelihood_is": _WARNING if "log_likelihood" in wanted else None,
         "note": note,
     }
     return pack(out, plan.dims, {**_plate_coords(pair, index), **(coords or {})}, attrs)
@@ -175,7 +183,7 @@ def _refuse_rows(model, guide, args, kwargs):
 
 def _wanted(groups, trace, record):
     """The groups to make, and a note on those left out."""
-    wanted, factors = set(groups or GROUPS), list(sites_of(trace, "factor"))
+    wanted, factors = set(groups or GROUPS) - (set() if groups else _ON_REQUEST), list(sites_of(trace, "factor"))
     if groups is not None and "fit" in wanted and record is None:
         raise ValueError("group 'fit' needs record=, the result of fit()")
     if not factors:

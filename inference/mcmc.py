@@ -206,7 +206,8 @@ def mcmc_inference_data(
 
     The model runs once more at every draw, which gives the deterministic sites, the log-likelihood and the posterior
     predictive. In ``sample_stats``: ``lp`` = log p(x, z) in nats, on the sites' own support (as for a guide's draws,
-    without the Jacobian of NUTS's unconstrained space), ``diverging`` and ``acceptance_rate``.
+    without the Jacobian of NUTS's unconstrained space), ``diverging`` and ``acceptance_rate``. The draws are of the
+    posterior, so ``az.loo`` of this is right (unlike that of a guide's draws).
 
     :param model, args, kwargs: as they were given to :func:`run_nuts`; ``args`` a tuple.
     :param MCMCResult result: its chains.
@@ -242,6 +243,7 @@ def mcmc_inference_data(
         "inference_library": "pyro",
         "inference_library_version": pyro.__version__,
         "sampler": "NUTS",
+        "draws_of": "posterior",
         "warmup": result.warmup,
         "seed": result.seed,
         "sampling_time": result.seconds,

@@ -21,6 +21,8 @@ import numpy as np
 _BLOCK_ELEMENTS = 4_000_000
 _PRIOR_DRAWS, _PRIOR_K = 10, 0.5
 _MIN_TAIL = 5
+#: Below GOOD the weights have a finite variance; from USABLE on no correction by them helps.
+GOOD, USABLE = 0.5, 0.7
 
 
 def psis(log_ratios):
@@ -63,6 +65,17 @@ def psis(log_ratios):
         _smooth(x[rows], k_hat[rows], 8 * eps * scale[rows])
     x -= np.log(np.exp(x).sum(1))[:, None]
     return np.ascontiguousarray(x.T).reshape(ratios.shape), k_hat.reshape(ratios.shape[1:])
+
+
+def trust(k_hat):
+    """What k-hat allows, in words: ``good`` below .5, ``usable`` (with correction) below .7, else ``do not trust``.
+
+    NaN, which is no k-hat at all, is not to be trusted either.
+
+    >>> trust(0.3), trust(0.5), trust(0.7), trust(float("nan"))
+    ('good', 'usable', 'do not trust', 'do not trust')
+    """
+    return "good" if k_hat < GOOD else "usable" if k_hat < USABLE else "do not trust"
 
 
 def pareto_k(log_weights):

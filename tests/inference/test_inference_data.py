@@ -14,7 +14,7 @@ from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal, 
 
 from pyrarchy.guides.base import Guide
 from pyrarchy.inference.groups import load, save, summary
-from pyrarchy.inference.inference_data import to_inference_data
+from pyrarchy.inference.inference_data import GROUPS, to_inference_data
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
@@ -25,6 +25,12 @@ N, D, S = 7, 5, 400  # data, pixels, draws: pairwise different
 
 def groups_of(idata):
     return set(idata.children) if hasattr(idata, "children") else set(idata.groups())
+
+
+def with_log_likelihood(*pair, record=None, **options):
+    """Every group, log_likelihood too, which has to be asked for."""
+    groups = [g for g in GROUPS if g != "fit" or record is not None]
+    return to_inference_data(*pair, record=record, groups=groups, **options)
 
 
 # mu ~ N(0, 2), y_i ~ N(mu, 1): posterior N(m, v) with 1/v = 1/4 + N and m = v sum(y).
@@ -68,7 +74,7 @@ def data(n=N):
 
 def test_global_conjugate_model_is_exact():
     y = torch.linspace(-1, 3, N)
-    idata = to_inference_data(global_model, global_guide, (y,), num_samples=4000)
+    idata = with_log_likelihood(global_model, global_guide, (y,), num_samples=4000)
     v = 1 / (0.25 + N)
     mu = idata["posterior"]["mu"]
     assert mu.dims == ("chain", "draw") and mu.shape == (1, 4000)
@@ -97,7 +103,7 @@ def test_global_conjugate_model_is_exact():
 
 def test_local_model_has_weights_per_datum():
     x = data()
-    idata = to_inference_data(local_model, LocalGuide(local_model), (x,), num_samples=S)
+    idata = with_log_likelihood(local_model, LocalGuide(local_model), (x,), num_samples=S)
     posterior = idata["posterior"]
     assert set(posterior.data_vars) == {"z1", "mean"}
     assert posterior["z1"].dims == ("chain", "draw", "data", "z1_dim_0") and posterior["z1"].shape == (1, S, N, 3)
@@ -160,7 +166,7 @@ def nested_model(y):
 
 def test_nested_plates_and_a_mixed_guide():
     y = torch.randn(4, 6, 2)
-    idata = to_inference_data(nested_model, AutoNormal(nested_model), (y,), num_samples=50, plates=2)
+    idata = with_log_likelihood(nested_model, AutoNormal(nested_model), (y,), num_samples=50, plates=2)
     assert idata["posterior"]["a"].dims == ("chain", "draw", "school") and idata["posterior"]["a"].shape == (1, 50, 4)
     assert idata["posterior"]["b"].dims == ("chain", "draw", "school", "pupil")
     assert idata["log_likelihood"]["y"].dims == ("chain", "draw", "school", "pupil")
@@ -168,7 +174,7 @@ def test_nested_plates_and_a_mixed_guide():
     assert stats["log_weight_local"].dims == ("chain", "draw", "school")  # the plate around every site
     np.testing.assert_allclose(stats["log_weight_local"].sum("school"), stats["log_weight"], rtol=1e-5)
     with pytest.raises(ValueError, match="plates=2"):
-        to_inference_data(nested_model, AutoNormal(nested_model), (y,), num_samples=50)
+        with_log_likelihood(nested_model, AutoNormal(nested_model), (y,), num_samples=50)
 
 
 def test_mixed_global_and_local_latents():
@@ -255,7 +261,7 @@ def test_masked_data_have_no_likelihood():
         pyro.sample("mu", dist.Normal(v * y[seen].sum(), v**0.5))
 
     y = torch.linspace(-1, 3, N)
-    idata = to_inference_data(model, guide, (y,), num_samples=50)
+    idata = with_log_likelihood(model, guide, (y,), num_samples=50)
     log_lik = idata["log_likelihood"]["y"].values[0]
     assert (log_lik[:, 2] == 0).all() and (log_lik[:, 3] != 0).all()
     assert np.ptp(idata["sample_stats"]["log_weight"].values) < 1e-4  # exact for the six that are seen
@@ -313,7 +319,7 @@ def test_random_subsample_is_the_same_for_all_draws(monkeypatch):
             pyro.sample("y", dist.Normal(mu, 1.0), obs=y[index])
 
     y = torch.linspace(-1, 3, N)
-    idata = to_inference_data(model, global_guide, (y,), num_samples=S)
+    idata = with_log_likelihood(model, global_guide, (y,), num_samples=S)
     rows = idata["log_likelihood"]["obs"].values.copy()
     assert len(rows) == 3
     mu = idata["posterior"]["mu"].values[..., None]
@@ -348,7 +354,7 @@ def test_record_dims_and_file_round_trip(tmp_path):
     record = SimpleNamespace(losses=[3.0, 2.0, 1.5, 1.2], values=[-3.0, -2.0, -1.5, -1.2])
     guide = LocalGuide(local_model)
     dims = {"x": ["data", "pixel"]}
-    idata = to_inference_data(
+    idata = with_log_likelihood(
         local_model, guide, (data(),), num_samples=11, record=record, dims=dims, coords={"pixel": list("abcde")}
     )
     back = load(save(idata, tmp_path / "posterior.nc"))
@@ -362,10 +368,20 @@ def test_record_dims_and_file_round_trip(tmp_path):
     assert list(back["observed_data"]["pixel"].values) == list("abcde")
 
 
+def test_log_likelihood_is_not_there_unasked():
+    """Plain az.loo of a guide's draws is not LOO: it finds nothing, and the group says so of itself where it is asked for."""
+    pair, y = (global_model, global_guide), torch.linspace(-1, 3, N)
+    plain = to_inference_data(*pair, (y,), num_samples=30)
+    assert "log_likelihood" not in groups_of(plain) and "log_likelihood_is" not in plain.attrs
+    with pytest.raises(TypeError, match="log likelihood"):
+        arviz.loo(plain)
+    assert "az.loo of it is not LOO" in with_log_likelihood(*pair, (y,), num_samples=30).attrs["log_likelihood_is"]
+
+
 def test_arviz_reads_the_log_likelihood():
     """LOO of the conjugate model: the exact leave-one-out predictive densities, summed."""
     y = torch.linspace(-1, 3, N)
-    idata = to_inference_data(global_model, global_guide, (y,), num_samples=4000)
+    idata = with_log_likelihood(global_model, global_guide, (y,), num_samples=4000)
     v = 1 / (0.25 + N - 1)
     loc = v * (y.sum() - y)
     exact = dist.Normal(loc, (1 + v) ** 0.5).log_prob(y).sum().item()
