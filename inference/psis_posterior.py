@@ -157,8 +157,8 @@ def refuse_untrusted(k_hat, limit):
     if not k_hat.median < limit:
         raise UntrustedGuideError(
             f"{k_hat}; needed is a k-hat below {limit:g}. Their weights have so heavy a tail that no reweighting turns "
-            "these draws into the posterior's: they are the guide's alone. Take a richer guide, another parameterisation of the "
-            "model, or run_nuts."
+            "these draws into the posterior's: they are the guide's alone. Take a richer guide, another form of "
+            "the model, or run_nuts."
         )
 
 

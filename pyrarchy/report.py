@@ -93,6 +93,10 @@ class ReportContent:
     interpolations: Any = None
     latent: Any = None
     forest: Any = None
+    intervals_of: str = (
+        ""  # "guide" where the draws are not to be trusted as the posterior's: it then heads the intervals
+    )
+    intervals_note: str = ""  # one sentence above the table
     posterior: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # variable to column to value
     config: Mapping[str, Any] = field(default_factory=dict)  # may be nested
 

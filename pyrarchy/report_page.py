@@ -57,9 +57,15 @@ def render_report(report: "ReportContent") -> str:
     parts = [_header(report), _warnings(report.warnings), _section("Key figures", _key_figures(report))]
     parts.append(_section("Layers", _layers(report.layers)))
     for name, heading, caption in _FIGURES:
+        if name == "forest" and report.intervals_of:
+            heading += f" of the {report.intervals_of}"
         parts.append(_section(heading, _figure(getattr(report, name), caption, name)))
     parts.append(_section("Importance weights", _k_hat(report.k_hat)))
-    parts.append(_section("Posterior", _posterior(report.posterior)))
+    note = (
+        f'<p class="muted">{_text(report.intervals_note)}</p>\n' if report.posterior and report.intervals_note else ""
+    )
+    heading = (report.intervals_of or "posterior").capitalize()
+    parts.append(_section(heading, note + _posterior(report.posterior)))
     parts.append(_section("Configuration", _config(report.config)))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

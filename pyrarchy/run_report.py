@@ -24,6 +24,7 @@ def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks):
     out, prepared = Path(fit.out), fit.prepared
     several = isinstance(rows, tuple)
     idata = posterior(fit.model, fit.guide, rows, prepared, curve)
+    remarks = remarks + warnings_of(idata)
     groups.save(idata, out / "posterior.nc")
     labels = prepared.test_labels if held_out else prepared.train_labels
     canvas = None if several else Canvas(fit.whole, fit.columns)
@@ -35,20 +36,45 @@ def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks):
         figures["forest"] = forest(fit.pair.name, summary)
     for name, figure in figures.items():
         write_atomically(out / f"{name}.png", png(figure))
-    write_json(out / "result.json", result(fit, evaluation, exact, curve, held_out, remarks))
-    write_report(out, content(fit, prepared, held_out, evaluation, exact, figures, table, remarks))
+    write_json(
+        out / "result.json",
+        result(fit, evaluation, exact, curve, held_out, remarks) | {"draws_of": idata.attrs["draws_of"]},
+    )
+    page = content(fit, prepared, held_out, evaluation, exact, figures, table, remarks)
+    if several:
+        note = (
+            idata.attrs.get("resampled", "").capitalize() or "These are intervals of the guide, not of the posterior."
+        )
+        page = replace(page, intervals_of=idata.attrs["draws_of"], intervals_note=note)
+    write_report(out, page)
+
+
+def warnings_of(idata):
+    """Why the draws are the guide's and not the posterior's, where they were judged and refused."""
+    refused = idata.attrs.get("refused")
+    return [f"The intervals are the guide's, not the posterior's: {refused}"] if refused else []
 
 
 def posterior(model, guide, rows, data, curve):
-    """Draws for ArviZ: all of a global posterior, or the first rows of a local one."""
-    from .inference import to_inference_data
+    """Draws for ArviZ: of a global posterior, or the first rows of a local one.
+
+    Global draws are resampled to the posterior where k-hat allows it; where it does not, they are the guide's, and their
+    attributes ``draws_of`` and ``refused`` say so.
+    """
+    from .inference import UntrustedGuideError, psis_posterior, to_inference_data
 
     record = curve if hasattr(curve, "losses") else None
     if isinstance(rows, tuple):
         if getattr(guide, "has_local", False):  # a row of latents per datum and draw: fewer draws, no predictives
-            kept = ("posterior", "log_likelihood", "sample_stats", "observed_data")
+            kept = ("posterior", "sample_stats", "observed_data")
             return to_inference_data(model, guide, rows, num_samples=LOCAL_DRAWS, groups=kept)
-        return to_inference_data(model, guide, rows, num_samples=GLOBAL_DRAWS, record=record, coords=data.coords)
+        drawn = {"num_samples": GLOBAL_DRAWS, "record": record, "coords": data.coords}
+        try:
+            return psis_posterior(model, guide, rows, **drawn)
+        except UntrustedGuideError as error:
+            idata = to_inference_data(model, guide, rows, **drawn)
+            idata.attrs["refused"] = str(error)
+            return idata
     return to_inference_data(model, guide, (rows,), num_samples=LOCAL_DRAWS, rows=slice(DRAWN_ROWS), record=record)
 
 

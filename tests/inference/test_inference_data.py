@@ -369,7 +369,7 @@ def test_record_dims_and_file_round_trip(tmp_path):
 
 
 def test_log_likelihood_is_not_there_unasked():
-    """Plain az.loo of a guide's draws is not LOO: it finds nothing, and the group says so of itself where it is asked for."""
+    """Plain az.loo of a guide's draws is not LOO: it finds nothing, and where asked for, the group says so."""
     pair, y = (global_model, global_guide), torch.linspace(-1, 3, N)
     plain = to_inference_data(*pair, (y,), num_samples=30)
     assert "log_likelihood" not in groups_of(plain) and "log_likelihood_is" not in plain.attrs

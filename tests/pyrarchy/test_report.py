@@ -196,9 +196,19 @@ def test_the_page_suits_a_phone_and_the_dark(source, page):
 
 def test_every_string_is_escaped():
     strings = {f.name: EVIL for f in dataclasses.fields(ReportContent) if f.type in (str, "str")}
-    assert {"title", "pair", "density", "source", "source_link", "data", "objective", "budget", "log_px_name"} == set(
-        strings
-    )
+    assert {
+        "title",
+        "pair",
+        "density",
+        "source",
+        "source_link",
+        "data",
+        "objective",
+        "budget",
+        "log_px_name",
+        "intervals_of",
+        "intervals_note",
+    } == set(strings)
     content = full(
         **strings,
         warnings=[EVIL],

@@ -19,7 +19,7 @@ from pyrarchy.run_folder import RunError, plain, read_config, read_curve, read_e
 
 from .conftest import RUNS
 
-GROUPS = {"posterior", "posterior_predictive", "prior", "prior_predictive", "log_likelihood", "observed_data",
+GROUPS = {"posterior", "posterior_predictive", "prior", "prior_predictive", "observed_data",
           "constant_data", "sample_stats"}  # fmt: skip
 
 
