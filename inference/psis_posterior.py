@@ -156,7 +156,7 @@ def refuse_untrusted(k_hat, limit):
     """
     if not k_hat.median < limit:
         raise UntrustedGuideError(
-            f"{k_hat}; needed is a k-hat below {limit:g}. Their weights have so heavy a tail that no reweighting turns "
+            f"{k_hat}; needed is a k-hat below {limit:g}. The weights have so heavy a tail that no reweighting turns "
             "these draws into the posterior's: they are the guide's alone. Take a richer guide, another form of "
             "the model, or run_nuts."
         )

@@ -190,7 +190,43 @@ def check_21(verdicts, smoke):
         assert word == "does not hold" and turns > 1 > joint
 
 
-CHECKS = {"01": check_01, "02": check_02, "03": check_03, "12": check_12, "20": check_20, "21": check_21}
+def check_32(verdicts, smoke):
+    assert len(verdicts) == 11
+    word, (bad, low, high) = numbers(verdicts, "k-hat of the centred guide says not to trust it")
+    assert word == "holds" and low <= bad <= high and bad > 0.7
+    word, medians = numbers(verdicts, "k-hat of the three others allows a correction")
+    assert len(medians) == 3 and medians[0] < bad and (smoke or (word == "holds" and max(medians) < 0.7))
+    word, (_, spread) = numbers(verdicts, "one seed of k-hat is enough")
+    assert word == "does not hold" and spread > 0.05
+    word, (off, spread) = numbers(verdicts, "the refused guide's intervals are wrong")
+    assert word == "holds" and off > 0.2 and spread < -0.3
+    word, (own, mended) = numbers(verdicts, "resampling mends the mean-field guide's sd of tau")
+    assert word == "holds" and abs(mended) < abs(own)
+    word, (own, mended) = numbers(verdicts, "and its means")
+    assert word == "holds" and mended < own
+    word, (score, k_hat, exact) = numbers(verdicts, "plain leave-one-out sees that the centred guide is bad")
+    assert abs(exact + 30.74) < 0.01 and k_hat < 0.5
+    if not smoke:  # a collapsed guide: better than the truth, and first
+        assert word == "does not hold" and score > exact
+    word, _ = numbers(verdicts, "corrected, the centred guide is last")
+    assert word == "holds"
+    word, (corrected, plain) = numbers(verdicts, "the trusted corrected scores are near the exact one")
+    assert word == "holds" and corrected < 0.1 < plain
+    word, (off,) = numbers(verdicts, "without the k-hat the correction would have put the centred guide last too")
+    assert smoke or (word == "does not hold" and off > 0)
+    word, (off, spread, score) = numbers(verdicts, "NUTS agrees with quadrature")
+    assert off < (0.5 if smoke else 0.1) and abs(spread) < (0.5 if smoke else 0.1) and abs(score - exact) < 0.6
+
+
+CHECKS = {
+    "01": check_01,
+    "02": check_02,
+    "03": check_03,
+    "12": check_12,
+    "20": check_20,
+    "21": check_21,
+    "32": check_32,
+}
 
 
 @pytest.mark.parametrize("name", TUTORIALS)

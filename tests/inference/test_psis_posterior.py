@@ -87,7 +87,11 @@ def test_global_k_hat_leaves_the_generators_and_refuses_latents_per_datum():
 def test_resampled_draws_are_of_the_posterior(share, shift):
     """Within four standard errors, those of the summary, which know of the proposals; the guide's own draws are not."""
     guide = guide_of(share, shift)
-    table = summary(psis_posterior(model, guide, (Y,), 4000)).loc["mu"]
+    found = psis_posterior(model, guide, (Y,), 4000)
+    table, drawn = summary(found).loc["mu"], found["posterior"]["mu"].values[0]
+    assert len(np.unique(drawn)) < 3990 and (np.diff(drawn) == 0).mean() < 0.02  # copies, not side by side
+    plain = table["sd"] * (1 / 4000 + 1 / found.attrs["effective_draws"]) ** 0.5
+    assert table["mcse_mean"] == pytest.approx(plain) and found.attrs["effective_draws"] < 10_000
     assert abs(table["mean"] - MEAN.item()) < 4 * table["mcse_mean"]
     assert abs(table["sd"] - VARIANCE**0.5) < 4 * table["mcse_sd"]
     own = summary(to_inference_data(model, guide, (Y,), num_samples=4000)).loc["mu"]
@@ -96,10 +100,10 @@ def test_resampled_draws_are_of_the_posterior(share, shift):
 
 
 def test_standard_errors_know_of_the_proposals():
-    """Over 40 seeds the mean scatters as the summary says, to a third (its own relative error is 1 / sqrt(80))."""
-    tables = [summary(psis_posterior(model, guide_of(0.6), (Y,), 900, num_proposals=1000, seed=s)) for s in range(40)]
+    """Over 20 seeds the mean scatters as the summary says, or less: systematic resampling adds less than the formula has."""
+    tables = [summary(psis_posterior(model, guide_of(0.6), (Y,), 900, num_proposals=1000, seed=s)) for s in range(20)]
     means, errors = (np.array([t.loc["mu", c] for t in tables]) for c in ("mean", "mcse_mean"))
-    assert 0.6 < means.std() / errors.mean() < 1.34
+    assert 0.4 < means.std() / errors.mean() < 1.4
 
 
 def test_tables_say_whose_intervals_they_are():
@@ -121,7 +125,9 @@ def test_same_groups_and_one_draw_per_row():
     expected = dist.Normal(torch.from_numpy(mu)[:, None], 1.0).log_prob(Y).numpy()
     np.testing.assert_allclose(posterior["log_likelihood"]["y"].values[0], expected, atol=1e-9)
     np.testing.assert_allclose(stats["lp"] - stats["log_q"], stats["log_weight"])
-    assert len(np.unique(posterior["prior"]["mu"].values)) == 60  # independent draws, which no weight concerns
+    copied = psis_posterior(model, guide_of(0.5), (Y,), 60, num_proposals=60, limit=np.inf)
+    assert len(np.unique(copied["posterior"]["mu"])) < 60
+    assert len(np.unique(copied["prior"]["mu"])) == 60  # independent draws, which no weight concerns
 
 
 def test_a_narrow_guide_is_refused_with_the_reason():
