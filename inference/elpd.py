@@ -30,8 +30,8 @@ def elpd_from_draws(log_weight, log_likelihood, *, k_hat=None, dims=None, coords
     >>> mu = np.random.default_rng(0).normal(0.0, 1.0, 4000)  # q = N(0, 1) is the prior, and y = (0, 0)
     >>> log_lik = np.stack([-0.5 * mu**2, -0.5 * mu**2], 1) - 0.5 * np.log(2 * np.pi)
     >>> found = elpd_from_draws(log_lik.sum(1), log_lik)
-    >>> round(float(found["elpd"]), 2), round(-np.log(2 * np.pi * 1.5), 2)  # y_1 given y_2 is N(0, 3/2)
-    (-2.24, -2.24)
+    >>> bool(abs(found["elpd"] + np.log(2 * np.pi * 1.5)) < 0.02)  # y_1 given y_2 is N(0, 3/2)
+    True
     """
     log_weight = np.asarray(log_weight, float)
     log_likelihood = np.asarray(log_likelihood, float)
