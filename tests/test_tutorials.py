@@ -93,6 +93,38 @@ def check_03(verdicts, smoke):
         assert word == "does not hold"
 
 
+def check_10(verdicts, smoke):
+    assert len(verdicts) == 36
+    word, (kl, _, worst) = numbers(verdicts, "on the tree the chain with p(z1|x) has p(x) as its stationary law")
+    assert word == "holds" and kl < 1e-12 and worst < 5
+    word, (*_, found, exact) = numbers(verdicts, "its correlation from step to step is v / (v + s2), v = d a2 + t2")
+    assert word == "holds" and abs(exact - 2.1 / 3.1) < 1e-4 and abs(found - exact) < (0.05 if smoke else 0.02)
+    word, (off,) = numbers(verdicts, "the best diagonal q(z1|x) will do there (stationary law off by")
+    assert word == "does not hold" and abs(off - 0.0311) < 1e-4
+    word, (off,) = numbers(verdicts, "so will a posterior that knows of no z2 (stationary law off by")
+    assert word == "does not hold" and abs(off - 0.1647) < 1e-4
+    word, (off,) = numbers(verdicts, "layers above a linear-Gaussian z1 add to what p(x) can be (log p differ by")
+    assert word == "does not hold" and off < 1e-4
+    if smoke:
+        return
+    word, _ = numbers(verdicts, "warm-up raises held-out log p(x)")
+    assert word == "holds"
+    word, _ = numbers(verdicts, "its top rung holds the label more than any other")
+    assert word == "does not hold"
+    word, _ = numbers(verdicts, "without warm-up batch normalisation fills the tanh ladder above z1")
+    assert word == "holds"
+    word, _ = numbers(verdicts, "tanh keeps z3 in use where leaky ReLU loses it")
+    assert word == "holds"
+    for start in (
+        "on digits the chain with p(z1|x) stays with p(x)",
+        "the chain with p(z1|x) comes to p(x) from noise",
+    ):
+        word, _ = numbers(verdicts, start)
+        assert word == "holds"
+    word, (gain, error) = numbers(verdicts, "one network for all steps has the better log p(x)")
+    assert word == "does not hold" and gain < -2 * error
+
+
 def check_12(verdicts, smoke):
     assert len(verdicts) == 13
     word, (before, after) = numbers(verdicts, "the alarm makes independent causes dependent")
@@ -226,6 +258,10 @@ CHECKS = {
     "20": check_20,
     "21": check_21,
     "32": check_32,
+    "10": check_10,
+    "12": check_12,
+    "20": check_20,
+    "21": check_21,
 }
 
 
