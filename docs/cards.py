@@ -14,6 +14,7 @@ GROUPS = {
     "rows_stages": "Coarse to fine",
     "rows_priors": "Learned priors",
     "rows_sparse": "Sparse linear models of image patches",
+    "rows_flows": "Flows and autoregressive decoders",
     "rows_conjugate": "Conjugate models: coordinate ascent",
     "rows_discrete": "Layers of bits",
     "rows_time": "Series in time",

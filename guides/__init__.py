@@ -17,6 +17,7 @@ from .full_rank import FullRank
 from .iaf import IAF
 from .joint_iaf import JointIAF
 from .ladder import Ladder, precision_weighted
+from .ladder_iaf import BidirectionalGuide, LadderIAF
 from .laplace_encoder import LaplaceEncoder
 from .lateral import Lateral
 from .low_rank import LowRank
@@ -32,6 +33,7 @@ __all__ = [
     "IAF",
     "Amortized",
     "AmortizedStructured",
+    "BidirectionalGuide",
     "BottomUp",
     "BottomUpBits",
     "Conjugate",
@@ -42,6 +44,7 @@ __all__ = [
     "Guide",
     "JointIAF",
     "Ladder",
+    "LadderIAF",
     "LaplaceEncoder",
     "Lateral",
     "LowRank",

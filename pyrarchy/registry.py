@@ -21,6 +21,7 @@ ROWS = (
     "rows_priors",
     "rows_discrete",
     "rows_time",
+    "rows_flows",
     "rows_statistics",
     "rows_regression",
     "rows_conjugate",

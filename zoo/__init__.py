@@ -21,6 +21,7 @@ from .multi_stage_vae import MultiStageVAE
 from .normal_gamma import NormalGamma
 from .partial_pooling import PartialPooling
 from .ppca import PPCA
+from .residual_hvae import ResidualHVAE
 from .sequential_vae import SequentialVAE, SharedSequentialVAE
 from .sigmoid_belief import SigmoidBelief
 from .sparse_linear import GaussianLinear, SparseLinear
@@ -57,6 +58,7 @@ __all__ = [
     "NormalGamma",
     "Normalised",
     "PartialPooling",
+    "ResidualHVAE",
     "SequentialVAE",
     "SharedSequentialVAE",
     "SigmoidBelief",
