@@ -11,6 +11,7 @@ from .bottom_up import BottomUp
 from .bottom_up_bits import BottomUpBits
 from .chain import StructuredChain
 from .conjugate import Conjugate
+from .conv_ladder_iaf import ConvLadderIAF
 from .encoder import Encoder, Features
 from .exact import Exact
 from .full_rank import FullRank
@@ -37,6 +38,7 @@ __all__ = [
     "BottomUp",
     "BottomUpBits",
     "Conjugate",
+    "ConvLadderIAF",
     "Encoder",
     "Exact",
     "Features",

@@ -33,13 +33,28 @@ class GatedFlow(nn.Module):
         if steps < 1:
             raise ValueError(f"a flow needs at least one step, not {steps}")
         order = torch.arange(dim)
-        self.steps = nn.ModuleList()
-        for step in range(steps):
-            # Reversing the order inside the masks equals reversing z between the steps, and costs nothing.
-            made = ConditionalAutoRegressiveNN(
-                dim, context_dim, list(hidden), permutation=order if step % 2 == 0 else order.flip(0)
-            )
-            self.steps.append(T.ConditionalAffineAutoregressive(made, stable=True, sigmoid_bias=bias))
+        # Reversing the order inside the masks equals reversing z between the steps, and costs nothing.
+        self._stack(
+            (
+                ConditionalAutoRegressiveNN(
+                    dim, context_dim, list(hidden), permutation=order.flip(0) if t % 2 else order
+                )
+                for t in range(steps)
+            ),
+            bias,
+        )
+
+    @classmethod
+    def of(cls, networks, bias=1.5):
+        """A flow of given autoregressive networks (see Pyro's ``ConditionalAutoRegressiveNN``), one a step."""
+        flow = cls.__new__(cls)
+        nn.Module.__init__(flow)
+        flow._stack(networks, bias)
+        return flow
+
+    def _stack(self, networks, bias):
+        steps = (T.ConditionalAffineAutoregressive(net, stable=True, sigmoid_bias=bias) for net in networks)
+        self.steps = nn.ModuleList(steps)
 
     def forward(self, base, context):
         """Push a distribution with event shape (dim,) through the steps, given a context (..., context_dim)."""

@@ -25,4 +25,23 @@ def ladder_iaf(data, *, z_dims=(16, 8), width=128, steps=2, hidden=(64,)):
     from .zoo import ResidualHVAE
 
     model = ResidualHVAE(data.dim, z_dims, width, data.mean)
-    return model, LadderIAF(model, steps, hidden, data.mean)
+    return model, LadderIAF(model, data.mean, steps, hidden)
+
+
+@pair(
+    "ladder_iaf_conv",
+    model="ConvResidualHVAE",
+    guide="ConvLadderIAF",
+    density=PATH + "; maps in place of vectors, f and g convolutions",
+    source=KINGMA_2016,
+    training=Training(epochs=40, batch_size=50, lr=3e-3, decay=0.1, warm_up=0.3),
+    differs="two layers at two resolutions, no weight normalisation, warm-up in place of free bits",
+    caution="A density at a foreign z, as STL and DReG need it, takes one pass a dimension of the map.",
+)
+def ladder_iaf_conv(data, *, channels=(2, 4), width=24, steps=2, hidden=24):
+    """The bidirectional ladder with convolutions, for images whose sides divide by four."""
+    from .guides import ConvLadderIAF
+    from .zoo import ConvResidualHVAE
+
+    model = ConvResidualHVAE(data.image_shape, channels, width, data.mean)
+    return model, ConvLadderIAF(model, data.mean, steps, hidden)

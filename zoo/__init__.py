@@ -5,6 +5,7 @@ if not __name__.startswith("pyrarchy."):
 
 from .batch_norm import BatchNorm, Normalised
 from .bayesian_ppca import BayesianPPCA
+from .conv_residual_hvae import ConvResidualHVAE
 from .deep_markov import DeepMarkov
 from .dense_hvae import DenseHVAE
 from .eight_schools import EightSchools, EightSchoolsNonCentred
@@ -37,6 +38,7 @@ __all__ = [
     "VLAE",
     "BatchNorm",
     "BayesianPPCA",
+    "ConvResidualHVAE",
     "DeepMarkov",
     "DenseHVAE",
     "EightSchools",

@@ -92,11 +92,11 @@ def test_every_parameter_is_reached_and_the_state_is_gone():
     m, x = model(), torch.ones(B, X)
     poutine.trace(m).get_trace(x).log_prob_sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in m.parameters())
-    assert not hasattr(m, "state")
+    assert m.state is None
     m.decoder[1].logits = torch.nn.Linear(W + 1, X)
     with pytest.raises(RuntimeError, match="shapes"):
         m(x)
-    assert not hasattr(m, "state")
+    assert m.state is None
 
 
 def test_sizes_are_checked():
