@@ -29,6 +29,7 @@ from .ridge import Ridge
 from .structured import AmortizedStructured, Structured
 from .top_down import MarkovTopDown, TopDown
 from .untied_ladder import UntiedLadder
+from .zuko_flow import JointZukoFlow, ZukoFlow, masked_autoregressive, neural_spline
 
 __all__ = [
     "IAF",
@@ -45,6 +46,7 @@ __all__ = [
     "FullRank",
     "Guide",
     "JointIAF",
+    "JointZukoFlow",
     "Ladder",
     "LadderIAF",
     "LaplaceEncoder",
@@ -59,5 +61,8 @@ __all__ = [
     "StructuredChain",
     "TopDown",
     "UntiedLadder",
+    "ZukoFlow",
+    "masked_autoregressive",
+    "neural_spline",
     "precision_weighted",
 ]
