@@ -254,14 +254,11 @@ CHECKS = {
     "01": check_01,
     "02": check_02,
     "03": check_03,
-    "12": check_12,
-    "20": check_20,
-    "21": check_21,
-    "32": check_32,
     "10": check_10,
     "12": check_12,
     "20": check_20,
     "21": check_21,
+    "32": check_32,
 }
 
 
