@@ -108,6 +108,8 @@ class LadderIAF(BidirectionalGuide):
 
     def __init__(self, model, x_mean, steps=2, hidden=(64,)):
         needs_state(model, type(self).__name__)
+        if hasattr(model, "map_shapes"):
+            raise TypeError(f"{type(model).__name__} has maps at its sites, not vectors: use ConvLadderIAF")
         width, states = model.hidden[0], (*model.hidden[1:], 0)
         layers = [FlowLayer(width, h, z, steps, hidden) for h, z in zip(states, model.z_dims, strict=True)]
         super().__init__(model, UpwardPath(x_mean, len(layers), width), layers)

@@ -143,12 +143,16 @@ def builders_of_families():
         size = sum(site.start.numel() for site in latent_sites(model, args, {}).values())
         return g.JointIAF(model, *args, hidden=size + 1)
 
-    found = {kind.__name__: free(kind) for kind in (g.MeanField, g.FullRank, g.LowRank, g.Mixture, g.Structured)}
+    found = {
+        kind.__name__: free(kind)
+        for kind in (g.MeanField, g.FullRank, g.LowRank, g.Mixture, g.JointZukoFlow, g.Structured)
+    }
     found |= {
         "Amortized": sized(lambda m, x, z, h, a: g.Amortized(m, encoder(x, z, h))),
         "Ladder": sized(lambda m, x, z, h, a: g.Ladder(m, encoder(x, z, h))),
         "UntiedLadder": sized(lambda m, x, z, h, a: g.UntiedLadder(m, encoder(x, z, h), z, h[1:])),
         "IAF": sized(lambda m, x, z, h, a: g.IAF(m, encoder(x, z, h), 2, (max(z) + 1,))),
+        "ZukoFlow": sized(lambda m, x, z, h, a: g.ZukoFlow(m, encoder(x, z, h))),
         "TopDown": sized(lambda m, x, z, h, a: g.TopDown(m, FirstFeatures(x, h), z, h)),
         "MarkovTopDown": sized(lambda m, x, z, h, a: g.MarkovTopDown(m, FirstFeatures(x, h), z, h)),
         "Lateral": sized(lambda m, x, z, h, a: g.Lateral(m, FirstFeatures(x, h), h)),
@@ -158,6 +162,8 @@ def builders_of_families():
         "PerSite": sized(per_site),
         "AmortizedStructured": sized(structured_network),
         "JointIAF": joint_flow,
+        "LadderIAF": lambda model, own, args: g.LadderIAF(model, args[0].mean(0), 1, (64,)),
+        "ConvLadderIAF": lambda model, own, args: g.ConvLadderIAF(model, args[0].mean(0), 1, WIDTH),
         "Ridge": lambda model, own, args: g.Ridge(model, WIDTH),
         "Exact": lambda model, own, args: g.Exact(model),
         "Conjugate": lambda model, own, args: g.Conjugate(model, getattr(own, "q", None)),
