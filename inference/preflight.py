@@ -121,15 +121,20 @@ def check_supports(model_trace, guide_trace):
         if not is_latent(site) or name not in model_trace.nodes or isinstance(innermost(site["fn"]), dist.Delta):
             continue
         p, q = model_trace.nodes[name]["fn"], site["fn"]
-        if p.support.is_discrete != q.support.is_discrete:
-            kinds = [
-                f"{innermost(d).__class__.__name__} ({'discrete' if d.support.is_discrete else 'continuous'})"
-                for d in (p, q)
-            ]
+        kinds = [_kind(p), _kind(q)]
+        if None not in kinds and kinds[0] != kinds[1]:
+            words = [f"{type(innermost(d)).__name__} ({kind})" for d, kind in zip((p, q), kinds, strict=True)]
             raise ValueError(
-                f"site '{name}' is a {kinds[0]} in the model and a {kinds[1]} in the guide: give the guide a distribution "
+                f"site '{name}' is a {words[0]} in the model and a {words[1]} in the guide: give the guide a distribution "
                 "on the model's support"
             )
+
+
+def _kind(distribution):
+    try:
+        return "discrete" if distribution.support.is_discrete else "continuous"
+    except NotImplementedError:  # flows of other libraries do not tell
+        return None
 
 
 def check_stock_objective(objective, model_trace, guide_trace):

@@ -311,3 +311,23 @@ def test_an_encoder_that_is_not_read_is_named():
             return {"z1": dist.Normal(self.net(x), 1.0).to_event(1)}
 
     refused("guide.encoder.net.weight", model, Forgets(model, Encoder()))
+
+
+def test_a_continuous_guide_for_a_discrete_site_is_named():
+    """The first pass says which site and which kinds, where Pyro would say that a value lies outside a support."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z1", dist.Bernoulli(0.5))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.zeros(()))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z1", dist.Normal(loc, 1.0))
+
+    with (
+        pyro.validation_enabled(False),
+        pytest.raises(ValueError, match=r"site 'z1' is a Bernoulli \(discrete\) in the model"),
+    ):
+        preflight(model, guide, ELBO(), (torch.zeros(3),))
