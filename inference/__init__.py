@@ -44,7 +44,7 @@ from .record import Record
 from .resampled import Resampled
 from .stein import SteinMatrix, stein_matrix
 from .stochastic_em import stochastic_em
-from .temper import Temper
+from .temper import Anneal, Temper
 from .terms import Terms, make_terms, trace_pair
 from .weight_bound import WeightBound, WeightFunction
 
@@ -56,6 +56,7 @@ __all__ = [
     "AggregatePosterior",
     "Alternating",
     "AnalyticELBO",
+    "Anneal",
     "AnnealedEstimate",
     "AuxiliaryWeight",
     "Batches",

@@ -215,8 +215,8 @@ class Score(WeightEstimator):
 
     def check(self, bound, terms):
         Estimator.check(self, bound, terms)
-        if not hasattr(bound, "of_weights") or terms.is_tempered:
-            raise ValueError(f"estimator '{self.name}' needs a bound of the weights at temperature one, not {bound!r}")
+        if not hasattr(bound, "of_weights"):  # one that a temperature would spoil has refused it by itself
+            raise ValueError(f"estimator '{self.name}' needs a bound of the weights, not {bound!r}")
         if bound.num_particles < 2:
             raise ValueError(f"estimator '{self.name}' takes its baseline from the other particles: give K >= 2")
 
@@ -231,7 +231,7 @@ class Score(WeightEstimator):
         direct = Plain().surrogate(bound, terms, run)
         if not rough:
             return direct
-        gain = self.advantage(bound, terms.log_w.detach())
+        gain = self.advantage(bound, terms.tempered_log_w().detach())
         return direct + (gain * sum(terms.log_q[name] for name in rough)).sum(0)
 
 

@@ -10,6 +10,8 @@ import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
+from .draws import kind
+
 
 class Temper(Messenger):
     """Multiply the terms of latent sites by a temperature beta, constant or raised linearly from ``start`` to ``stop``.
@@ -34,7 +36,7 @@ class Temper(Messenger):
             raise ValueError(f"steps must be >= 0, not {steps}")
         sites = (sites,) if isinstance(sites, str) else sites
         self.start, self.stop, self.steps, self.sites = float(start), float(stop), int(steps), sites
-        self.met = set()  # latent sites seen, so that a misspelt one can be told
+        self.met = set()  # sites seen, so that a misspelt one can be told
         # A tensor, changed in place: a recorded step sees the new value.
         self.beta = torch.tensor(self.start if self.steps else self.stop)
 
@@ -49,19 +51,42 @@ class Temper(Messenger):
         """Raise a ValueError naming the sites to temper that the model does not have; call after a pass."""
         unknown = sorted(set(self.sites or ()) - self.met)
         if unknown:
-            raise ValueError(f"there is no latent site {unknown} to temper; the model has {sorted(self.met)}")
+            raise ValueError(f"there is no site {unknown} to temper; the model has {sorted(self.met)}")
 
     @property
     def finished(self):
         """Whether beta is exactly one, so that the handler changes nothing."""
         return self.beta.item() == 1.0
 
+    def concerns(self, msg):
+        """Whether a site is of the kind whose terms the temperature multiplies."""
+        return not msg["is_observed"] and not site_is_subsample(msg)
+
     def _pyro_sample(self, msg):
-        if msg["is_observed"] or site_is_subsample(msg):
+        if not self.concerns(msg):
             return
         self.met.add(msg["name"])
         if self.sites is None or msg["name"] in self.sites:
             msg["scale"] = msg["scale"] * self.beta
 
     def __repr__(self):
-        return f"Temper(start={self.start:g}, stop={self.stop:g}, steps={self.steps})"
+        return f"{type(self).__name__}(start={self.start:g}, stop={self.stop:g}, steps={self.steps})"
+
+
+class Anneal(Temper):
+    r"""Multiply the terms of the model's factors by an inverse temperature beta, for models that are a density without data.
+
+    .. math:: \beta \log f(z) + \sum_i (\log p(z_i) - \log q(z_i))
+
+    At beta = 0 the guide meets the base alone, and structure comes in as beta rises to one (for an Ising model, from
+    infinite temperature down to its own). Named ``sites`` are factors or observed sites.
+
+    Source: Wu, Wang & Zhang (2019), https://arxiv.org/abs/1809.10606.
+    Differs from the paper: the rise is linear, where theirs is 1 - .998^step.
+    """
+
+    def concerns(self, msg):
+        """Whether a site is a factor, or observed and named."""
+        if not msg["is_observed"] or msg["infer"].get("_deterministic") or site_is_subsample(msg):
+            return False
+        return kind(msg) == "factor" or (self.sites is not None and msg["name"] in self.sites)

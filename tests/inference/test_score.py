@@ -20,6 +20,7 @@ from pyrarchy.inference import (
     MIWAE,
     PIWAE,
     AnalyticELBO,
+    Anneal,
     ImportanceWeighted,
     Jackknife,
     Renyi,
@@ -99,14 +100,15 @@ def draws(kind, k, v, z2=None):
     return loc + noise, weight
 
 
-def truth(bound, kind, k):
+def truth(bound, kind, k, z1_temperature=1.0, x_temperature=1.0):
     """Exact gradients by enumeration of Bernoulli sites and quadrature of Gaussian ones."""
     t, f = ({n: torch.tensor(v, dtype=torch.float64, requires_grad=True) for n, v in d.items()} for d in (THETA, PHI))
     z2, p2 = draws(kind[0], k, f)
     z1, p1 = draws(kind[1], k, f, z2)
     z2, z1 = torch.broadcast_tensors(z2[..., None], z1)
-    log_w = log_lik(z2, z1, X) + p(t, kind).log_prob(z2) + p(t, kind, z2).log_prob(z1)
-    log_w = (log_w - q(f, kind).log_prob(z2) - q(f, kind, z2).log_prob(z1)).reshape(k, -1)
+    log_w = p(t, kind).log_prob(z2) - q(f, kind).log_prob(z2)
+    below = p(t, kind, z2).log_prob(z1) - q(f, kind, z2).log_prob(z1)
+    log_w = (log_w + z1_temperature * below + x_temperature * log_lik(z2, z1, X)).reshape(k, -1)
     weight = (p2[:, None] * p1).reshape(-1)
     assert abs(weight.sum().item() - 1) < 1e-12
 
@@ -216,6 +218,18 @@ def test_the_baseline_lowers_the_variance_and_keeps_the_mean():
     assert all(vimco[n].std() < 0.7 * bare[n].std() for n in PHI)
 
 
+@pytest.mark.parametrize("handler", [Temper, Anneal])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_score_follows_the_tempered_elbo(kind, handler):
+    """Half of the latent terms, or half of the likelihood: the gradient is that of the tempered expectation."""
+    bound, name = ELBO(3, estimator="score"), "z1" if handler is Temper else "x"
+    with handler(stop=0.5, sites=(name,)):
+        found = estimates(bound, kind)
+    exact = truth(bound, kind, 3, **{f"{name}_temperature": 0.5})
+    assert max(map(abs, deviations(found, exact).values())) < SIGMAS
+    assert max(map(abs, deviations(found, truth(bound, kind, 3)).values())) > 2 * SIGMAS
+
+
 @pytest.mark.parametrize("mutant", [OwnBaseline, NoPath])
 def test_mutants_are_caught(mutant):
     bound = ImportanceWeighted(2, estimator=mutant())
@@ -229,10 +243,8 @@ def test_discrete_sites_refuse_what_would_lose_their_gradient():
             estimates(ImportanceWeighted(3, estimator=name), "BN", rows=4)
     with pytest.raises(ValueError, match="needs a bound of the weights"):
         estimates(AnalyticELBO(3, estimator="score"), "BB", rows=4)
-    temper = Temper(steps=2, start=0.5, sites=["z1"])
-    temper.set_step(0)
-    with temper, pytest.raises(ValueError, match="temperature"):
-        estimates(ELBO(3, estimator="score"), "BB", rows=4)
+    with Temper(stop=0.5, sites=["z1"]), pytest.raises(ValueError, match="temperature"):
+        estimates(ImportanceWeighted(3, estimator="vimco"), "BB", rows=4)
     assert isinstance(ImportanceWeighted(3, estimator=VIMCO()).estimator, VIMCO)
     assert math.isfinite(
         ImportanceWeighted(3).loss(Model("m", THETA, "BB", 4), Guide("g", PHI, "BB", 4), torch.ones(4))

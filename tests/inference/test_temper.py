@@ -7,7 +7,7 @@ import torch
 from pyro.infer import Trace_ELBO
 
 from pyrarchy.guides import BottomUp, Encoder, Ladder
-from pyrarchy.inference import ELBO, AnalyticELBO, FreeBits, ImportanceWeighted, Renyi, Temper, VRMax, fit
+from pyrarchy.inference import ELBO, AnalyticELBO, Anneal, FreeBits, ImportanceWeighted, Renyi, Temper, VRMax, fit
 from pyrarchy.zoo import MarkovHVAE
 
 B = 4
@@ -100,5 +100,27 @@ def test_the_subsampled_plate_and_the_temperature_do_not_mix_up():
 
 def test_a_misspelt_site_is_refused_by_fit():
     model, guide, x = pair()
-    with pytest.raises(ValueError, match=r"no latent site \['zz'\] to temper; the model has"):
+    with pytest.raises(ValueError, match=r"no site \['zz'\] to temper; the model has"):
         fit(model, guide, x, steps=2, temper=Temper(0.0, steps=3, sites=("zz",)))
+
+
+def test_annealing_multiplies_factors_alone():
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.factor("energy", -(z**2))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.7))
+
+    def guide():
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.3)), 0.5))
+
+    with Anneal(stop=0.25):
+        terms = ELBO(7).terms(model, guide)
+    expected = 0.25 * terms.log_obs["energy"] + terms.log_obs["x"] + terms.log_p["z"] - terms.log_q["z"]
+    torch.testing.assert_close(terms.tempered_log_w(), expected)
+    assert set(terms.temperature) == {"energy"} and not terms.guide_temperature
+    record = fit(model, guide, None, objective=ELBO(7), temper=Anneal(steps=2), steps=3)
+    assert record.temperatures == [0.0, 0.5, 1.0] and record.is_lower_bound
+    assert record.losses[0] != -record.values[0] and record.losses[2] == -record.values[2]
+    with pytest.raises(ValueError, match=r"no site \['z'\] to temper; the model has \['energy'\]"):
+        fit(model, guide, None, steps=1, temper=Anneal(sites="z"))
+    assert repr(Anneal(steps=2)) == "Anneal(start=0, stop=1, steps=2)"
