@@ -16,6 +16,7 @@ MODULES = (
     "pictures_regression",
     "pictures_time",
     "pictures_sparse",
+    "pictures_spins",
 )
 
 

@@ -10,6 +10,7 @@ from .base import Guide
 from .bottom_up import BottomUp
 from .bottom_up_bits import BottomUpBits
 from .chain import StructuredChain
+from .coarse_to_fine import CoarseToFine, FactorisedCoarseToFine
 from .conjugate import Conjugate
 from .conv_ladder_iaf import ConvLadderIAF
 from .encoder import Encoder, Features
@@ -38,10 +39,12 @@ __all__ = [
     "BidirectionalGuide",
     "BottomUp",
     "BottomUpBits",
+    "CoarseToFine",
     "Conjugate",
     "ConvLadderIAF",
     "Encoder",
     "Exact",
+    "FactorisedCoarseToFine",
     "Features",
     "FullRank",
     "Guide",

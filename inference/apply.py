@@ -48,11 +48,14 @@ def reconstruct(model, guide, data, *, draws=None, seed=0, plates=1, rows_per_pa
 
     :param int draws: S draws of x given z; ``None`` for the mean (from 100 draws of z).
     :returns: dictionary from observed site to an array (N, ...), or (S, N, ...) for draws.
+    :raises ValueError: for a model that observes nothing but factors.
     """
 
     def images(args, num):
         model_trace, _ = trace_pair(model, guide, args, num_particles=num, plates=plates)
         observed = _images(model_trace)
+        if not observed:
+            raise ValueError("the model observes no data (a density by itself): there is nothing to reconstruct")
         if draws is None:
             return {name: _per_draw(_observed_mean(site), site, num) for name, site in observed.items()}
         return {name: _per_draw(site["fn"].sample(), site, num) for name, site in observed.items()}

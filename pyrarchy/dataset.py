@@ -17,9 +17,10 @@ class Dataset:
     """Data with what is known about them.
 
     ``train`` is float32 (N, D), C-contiguous, or a tuple of aligned arrays for models that take several (eight schools:
-    effects and standard errors); ``test`` (M, D) or None; labels int64 (N,), (M,) or None; ``image_shape`` (H, W) with
-    H W = D or None; ``support`` says where all values lie: "binary", "unit" ([0, 1]) or "real"; ``coords`` names rows
-    or columns. Raises :class:`~.files.DataError` when these do not fit together.
+    effects and standard errors; an empty tuple for a model that is a density and takes no data); ``test`` (M, D) or None;
+    labels int64 (N,), (M,) or None; ``image_shape`` (H, W) with H W = D or None; ``support`` says where all values lie:
+    "binary", "unit" ([0, 1]) or "real"; ``coords`` names rows or columns. Raises :class:`~.files.DataError` when these do
+    not fit together.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Dataset:
         if self.support not in ("binary", "unit", "real"):
             raise DataError(f"{self.name}: support is {self.support!r}; give binary, unit or real")
         if isinstance(self.train, tuple):
-            if len({len(part) for part in self.train}) != 1:
+            if len({len(part) for part in self.train}) > 1:
                 shapes = ", ".join(str(part.shape) for part in self.train)
                 raise DataError(f"{self.name}: train has shapes {shapes}; give arrays with equally many rows")
             return
@@ -63,7 +64,9 @@ class Dataset:
 
     @property
     def num_train(self) -> int:
-        """N, the number of training rows."""
+        """N, the number of training rows; 0 for no data."""
+        if isinstance(self.train, tuple) and not self.train:
+            return 0
         return len(self.train[0] if isinstance(self.train, tuple) else self.train)
 
     @property

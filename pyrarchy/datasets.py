@@ -31,6 +31,7 @@ MODULES = (
     "data_regression",
     "data_series",
     "data_simulated",
+    "data_spins",
     "data_patches",
 )
 

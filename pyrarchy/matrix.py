@@ -122,6 +122,8 @@ def builders_of_families():
         """From a function of (model, x_dim, dims, widths, args) that wants to know the layers."""
 
         def sizes(model, own, args):
+            if not args:
+                raise ValueError(f"{type(model).__name__} takes no data, so there is nothing to encode")
             x_dim, dims = layers(model, args)
             return build(model, x_dim, dims, (WIDTH,) * len(dims), args)
 
@@ -165,6 +167,8 @@ def builders_of_families():
         "LadderIAF": lambda model, own, args: g.LadderIAF(model, args[0].mean(0), 1, (64,)),
         "ConvLadderIAF": lambda model, own, args: g.ConvLadderIAF(model, args[0].mean(0), 1, WIDTH),
         "Ridge": lambda model, own, args: g.Ridge(model, WIDTH),
+        "CoarseToFine": lambda model, own, args: g.CoarseToFine(model, WIDTH),
+        "FactorisedCoarseToFine": lambda model, own, args: g.FactorisedCoarseToFine(model, WIDTH),
         "Exact": lambda model, own, args: g.Exact(model),
         "Conjugate": lambda model, own, args: g.Conjugate(model, getattr(own, "q", None)),
     }

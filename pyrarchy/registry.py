@@ -25,6 +25,7 @@ ROWS = (
     "rows_statistics",
     "rows_regression",
     "rows_conjugate",
+    "rows_spins",
 )
 
 

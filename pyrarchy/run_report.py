@@ -110,7 +110,7 @@ def result(fit, evaluation, exact, curve, held_out, remarks):
         }
     return {
         "pair": fit.pair.name,
-        "evaluated_on": "held-out data" if held_out else "training data",
+        "evaluated_on": evaluated_on(fit.data, held_out),
         **evaluation.figures(),
         **({"exact_log_p": exact["log_p"], "exact_log_p_error": exact["log_p_error"]} if exact else {}),
         "training": last,
@@ -133,9 +133,9 @@ def content(fit, data, held_out, evaluation, exact, figures, table, remarks):
     objective = plan["objective"] + (f" by {plan['estimator']}" if plan.get("estimator") else "")
     if plan["method"] == "svi" and plan["warm_up"]:
         objective += f", temperature of the latent terms 0 to 1 over the first {plan['warm_up']:.0%} of the steps"
-    data_line = f"{plan['data']}; figures on {where_from(held_out)}"
+    data_line = f"{plan['data']}; figures on {where_from(data, held_out)}"
     if plan["binarize"] != "none":
-        data_line = f"{plan['data']}, binarised ({plan['binarize']}); figures on {where_from(held_out)}"
+        data_line = f"{plan['data']}, binarised ({plan['binarize']}); figures on {where_from(data, held_out)}"
     differs = [f"Differs from the source: {fit.pair.differs}."] if fit.pair.differs else []
     budget = f"{plan['epochs']} epochs" if plan["epochs"] else f"{plan['steps']} steps"
     return ReportContent(
@@ -159,9 +159,17 @@ def content(fit, data, held_out, evaluation, exact, figures, table, remarks):
     )
 
 
-def where_from(held_out):
+def evaluated_on(data, held_out):
+    """Which rows the figures are of; a density that takes none is evaluated by itself."""
+    if not data.num_train:
+        return "the density itself, without data"
+    return "held-out data" if held_out else "training data"
+
+
+def where_from(data, held_out):
     """Which data the figures are of."""
-    return "held-out data" if held_out else "training data (none was held out)"
+    words = evaluated_on(data, held_out)
+    return f"{words} (none was held out)" if words == "training data" else words
 
 
 def collapsed(layers):

@@ -15,6 +15,7 @@ from .gaussian_mixture import GaussianMixture
 from .gaussian_tree import GaussianTree
 from .gaussian_vae import GaussianVAE
 from .growth_curves import GrowthCurves
+from .ising import Ising
 from .linear_state_space import LinearStateSpace
 from .local_level import LocalLevel
 from .markov_hvae import MarkovHVAE
@@ -52,6 +53,7 @@ __all__ = [
     "GaussianTree",
     "GaussianVAE",
     "GrowthCurves",
+    "Ising",
     "LearnedScale",
     "LinearStateSpace",
     "LocalLevel",
