@@ -20,7 +20,7 @@ GROUPS = {
     "rows_time": "Series in time",
     "rows_statistics": "Hierarchies of the statistics literature",
     "rows_regression": "Multilevel regression: partial pooling of real groups",
-    "rows_spins": "Spins: exact by enumeration",
+    "rows_spins": "Spins and bits: exact by enumeration and by quadrature",
 }
 
 

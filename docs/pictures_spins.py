@@ -1,8 +1,11 @@
 """Gallery pictures of spins and bits: a lattice with its neighbours level by level, and where one bit lies in z."""
 
+import numpy as np
+
 import pyrarchy
 from pyrarchy import plots
 from pyrarchy.ising_levels import level_kls
+from pyrarchy.plot_style import COLOURS, single, styled
 
 NEIGHBOURS, DRAWN = 8, 16
 
@@ -37,4 +40,36 @@ def lattices(pair, run):
     )
 
 
-DRAW = {"Ising": lattices}
+def one_bit(pair, run):
+    """Where the guide puts the two data in the top latent, against the prior."""
+    import torch
+
+    from pyrarchy.inference.apply import encode
+
+    model, guide = pyrarchy.load(run)
+    options = pair.options
+    x = torch.from_numpy(np.ascontiguousarray(pyrarchy.load_data(pair.data).train[:, : options["bits"]]))
+    top = encode(model, guide, x, draws=20_000)[f"z{model.layers}"][..., 0]
+    what = {
+        1: "Draws of z1 for the two data against the prior (line): two Gaussians cannot share its halves.",
+        2: "Draws of z2 for the two data against the prior (line): through z1, each may take half of it.",
+    }
+    return plots.png(halves(top, f"z{model.layers}")), what[model.layers]
+
+
+@styled
+def halves(draws, label):
+    """Histograms of draws (S, 2) of two data and the standard normal over both."""
+    figure, axes = single(2.8)
+    grid = np.linspace(-3.5, 3.5, 141)
+    for row, colour, name in zip(draws.T, COLOURS, ("all zeros", "all ones"), strict=False):
+        heights, _ = np.histogram(row, grid)
+        axes.stairs(heights / len(row) / 2 / np.diff(grid), grid, fill=True, color=colour, alpha=0.6, label=name)
+    axes.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color="#444444", linewidth=1.2, label="prior")
+    axes.set_xlabel(label)
+    axes.set_ylabel("density, half of each datum")
+    axes.legend()
+    return figure
+
+
+DRAW = {"Ising": lattices, "OneBit": one_bit}

@@ -1,4 +1,4 @@
-"""Data of spins and bits: exact samples of a small lattice, and no data at all."""
+"""Data of spins and bits: exact samples of a small lattice, one bit in many dimensions, and no data at all."""
 
 import numpy as np
 
@@ -24,6 +24,12 @@ def _ising4(folder) -> Dataset:
     )
 
 
+def _one_bit(folder) -> Dataset:
+    entry = NAMED["one_bit"]
+    x = np.repeat(np.float32([[0.0], [1.0]]), 100, axis=1)
+    return Dataset("one_bit", x, support="binary", source=entry.source, licence=entry.licence)
+
+
 NAMED = {
     "no_data": NamedData(
         "nothing: for models that are a density by themselves, such as ising",
@@ -39,5 +45,12 @@ NAMED = {
         "drawn by enumeration of the Boltzmann distribution with seed 0; the temperature is that of Onsager (1944), "
         "https://doi.org/10.1103/PhysRev.65.117",
         _ising4,
+    ),
+    "one_bit": NamedData(
+        "one bit in a hundred dimensions: all zeros, and all ones",
+        "2 x 100",
+        "facts, no licence needed",
+        "Rui Shu, one-bit VAE, https://github.com/RuiShu/one-bit-vae",
+        _one_bit,
     ),
 }

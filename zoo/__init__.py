@@ -21,6 +21,7 @@ from .local_level import LocalLevel
 from .markov_hvae import MarkovHVAE
 from .multi_stage_vae import MultiStageVAE
 from .normal_gamma import NormalGamma
+from .one_bit import OneBit
 from .partial_pooling import PartialPooling
 from .ppca import PPCA
 from .residual_hvae import ResidualHVAE
@@ -61,6 +62,7 @@ __all__ = [
     "MultiStageVAE",
     "NormalGamma",
     "Normalised",
+    "OneBit",
     "PartialPooling",
     "ResidualHVAE",
     "SequentialVAE",
