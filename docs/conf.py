@@ -18,6 +18,7 @@ exclude_patterns = [
     "benchmarks.md",
     "mnist_importance.md",
     "sparse_features.md",
+    "ising.md",
 ]  # shown through _generated/project
 suppress_warnings = ["myst.xref_missing", "myst.header"]  # links between files of the repository, such as LICENSE
 

@@ -20,6 +20,7 @@ PROJECT = {
     "mnist_importance": "docs/mnist_importance.md",
     "gradient_snr": "docs/gradient_snr.md",
     "sparse_features": "docs/sparse_features.md",
+    "ising": "docs/ising.md",
 }
 
 
