@@ -113,5 +113,5 @@ def test_refusals():
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     x = torch.zeros(3)
-    with pytest.raises(ValueError, match="site 'joint'"):
+    with pytest.raises(ValueError, match="one density for all rows of site"):
         boost(local, Mixture(local, x, components=1), x, steps=2)
