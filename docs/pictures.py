@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # the scripts of this folder are in no package
 MODULES = (
     "pictures_linear",
+    "pictures_flows",
     "pictures_stages",
     "pictures_statistics",
     "pictures_regression",

@@ -18,6 +18,7 @@ from .growth_curves import GrowthCurves
 from .ising import Ising
 from .linear_state_space import LinearStateSpace
 from .local_level import LocalLevel
+from .lossy_vae import LossyVAE
 from .markov_hvae import MarkovHVAE
 from .multi_stage_vae import MultiStageVAE
 from .normal_gamma import NormalGamma
@@ -58,6 +59,7 @@ __all__ = [
     "LearnedScale",
     "LinearStateSpace",
     "LocalLevel",
+    "LossyVAE",
     "MarkovHVAE",
     "MultiStageVAE",
     "NormalGamma",
