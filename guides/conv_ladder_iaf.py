@@ -70,7 +70,9 @@ class ConvLadderIAF(BidirectionalGuide):
 
     def __init__(self, model, x_mean, steps=2, hidden=24):
         if not hasattr(model, "map_shapes"):
-            raise TypeError(f"ConvLadderIAF takes the maps of a ConvResidualHVAE, not of a {type(model).__name__}")
+            raise TypeError(
+                f"{type(model).__name__} has no maps for ConvLadderIAF to read: give a ConvResidualHVAE, or use LadderIAF"
+            )
         width, depth = model.hidden[0], len(model.map_shapes)
         layers = [ConvFlowLayer(width, s, steps, hidden, top=i == depth) for i, s in enumerate(model.map_shapes, 1)]
         super().__init__(model, ConvPath(model.image_shape, depth, width, x_mean), layers)

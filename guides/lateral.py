@@ -32,6 +32,8 @@ class Lateral(Guide):
                 f"{type(model).__name__} has no deterministic state to read beside the features at its sites: give a "
                 "model that carries one down, such as DenseHVAE, or use TopDown, which reads the samples."
             )
+        if hasattr(model, "map_shapes"):
+            raise TypeError(f"{type(model).__name__} has maps as its state, not vectors: use ConvLadderIAF")
         dims = model.z_dims
         if not len(dims) == len(hidden) == len(features.widths):
             raise ValueError(

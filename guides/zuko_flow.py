@@ -11,8 +11,9 @@ https://arxiv.org/abs/1705.07057; the flows themselves: Rozet et al., https://gi
 
 import torch
 import torch.nn.functional as F
+from pyro.contrib.zuko import ZukoToPyro
 from torch import nn
-from torch.distributions import AffineTransform
+from torch.distributions import AffineTransform, constraints
 
 from .amortized import Amortized
 from .example_data import inverse_softplus
@@ -49,6 +50,16 @@ def masked_autoregressive(features, context=0, transforms=3, hidden=(64, 64)):
     return _zuko().flows.MAF(features, context, transforms=transforms, hidden_features=hidden)
 
 
+class FlowDensity(ZukoToPyro):
+    """Pyro's wrapper of a zuko density, which has no support of its own."""
+
+    support = constraints.real_vector
+
+    def expand(self, batch_shape, _instance=None):
+        """The same density for more places."""
+        return FlowDensity(self.dist.expand(batch_shape))
+
+
 class Move(AffineTransform):
     """``loc + scale * u``; zuko asks it for an event's shape alone, which rows of loc and scale would add to."""
 
@@ -61,11 +72,9 @@ class Move(AffineTransform):
 
 def moved(flow, loc, scale):
     """``loc + scale * u`` for u of a zuko distribution, as a Pyro distribution of loc's event shape."""
-    from pyro.contrib.zuko import ZukoToPyro
-
     zuko = _zuko()
     back = zuko.transforms.ComposedTransform(Move(loc, scale, event_dim=1).inv, flow.transform)
-    return ZukoToPyro(zuko.distributions.NormalizingFlow(back, flow.base))
+    return FlowDensity(zuko.distributions.NormalizingFlow(back, flow.base))
 
 
 class ZukoFlow(Amortized):

@@ -9,7 +9,7 @@ import torch
 
 from pyrarchy.guides import BidirectionalGuide, LadderIAF
 from pyrarchy.inference import ELBO, FreeBits, ImportanceWeighted, check_pair, fit
-from pyrarchy.zoo import DenseHVAE, MarkovHVAE, ResidualHVAE
+from pyrarchy.zoo import ConvResidualHVAE, DenseHVAE, MarkovHVAE, ResidualHVAE
 
 _spec = importlib.util.spec_from_file_location("exact", Path(__file__).parents[1] / "zoo/test_residual_hvae.py")
 exact = importlib.util.module_from_spec(_spec)
@@ -143,6 +143,8 @@ def test_misuse_is_named():
     markov = MarkovHVAE(X, Z, (7, 5))
     with pytest.raises(TypeError, match="MarkovHVAE"):
         LadderIAF(markov, torch.zeros(X))
+    with pytest.raises(TypeError, match="use ConvLadderIAF"):
+        LadderIAF(ConvResidualHVAE((4, 4)), torch.zeros(16))
     with pytest.raises(ValueError, match=r"site 'z3'.*\['z1', 'z2'\]"):
         BidirectionalGuide(ResidualHVAE(X, (3, 2, 2), W), guide.path, guide.layers)(images())
     with pytest.raises(ValueError, match="at least one step"):

@@ -89,3 +89,10 @@ def test_a_model_without_a_state_is_refused():
         Lateral(MarkovHVAE(X, Z, H), Features(X, H), H)
     with pytest.raises(ValueError, match="each of the model's 3 layers, not 2 and 3"):
         Lateral(DenseHVAE(X, Z, H), Features(X, H), H[:2])
+
+
+def test_a_state_of_maps_is_refused():
+    from pyrarchy.zoo import ConvResidualHVAE
+
+    with pytest.raises(TypeError, match=r"ConvResidualHVAE has maps.*ConvLadderIAF"):
+        Lateral(ConvResidualHVAE((4, 4)), None, (3, 3))
