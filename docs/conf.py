@@ -19,6 +19,7 @@ exclude_patterns = [
     "mnist_importance.md",
     "sparse_features.md",
     "ising.md",
+    "lossy_rates.md",
 ]  # shown through _generated/project
 suppress_warnings = ["myst.xref_missing", "myst.header"]  # links between files of the repository, such as LICENSE
 

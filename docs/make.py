@@ -21,6 +21,7 @@ PROJECT = {
     "gradient_snr": "docs/gradient_snr.md",
     "sparse_features": "docs/sparse_features.md",
     "ising": "docs/ising.md",
+    "lossy_rates": "docs/lossy_rates.md",
 }
 
 
