@@ -6,6 +6,7 @@ runs inside :func:`isolated`, in which the store holds only what the two callabl
 """
 
 import random
+import warnings
 from contextlib import contextmanager
 
 import numpy as np
@@ -110,7 +111,9 @@ def isolated(model, guide, *, seed=None, train=False):
     before = rng_state()
     modes = [(m, m.training) for root in root_modules(model, guide) for m in root.modules()]
     frozen = [(p, p.grad) for root in root_modules(model, guide) for p in root.parameters() if not p.requires_grad]
-    with isolated_store(model, guide):
+    with isolated_store(model, guide), warnings.catch_warnings():
+        # frozen on purpose: Pyro would say so of every parameter at every pass
+        warnings.filterwarnings("ignore", message=".*was not registered in the param store because requires_grad=False")
         try:
             for root in root_modules(model, guide):
                 root.train(train)

@@ -12,7 +12,8 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 from torch.distributions import constraints
 
-from pyrarchy.inference import ELBO, isolated
+from pyrarchy import get_pair
+from pyrarchy.inference import ELBO, fit, isolated
 from pyrarchy.inference.isolation import isolated_store, root_modules
 
 
@@ -118,3 +119,12 @@ def test_root_modules_sees_bound_methods_and_handlers():
         ELBO().loss(wrapped, guide, torch.randn(4, 3))
         assert not model.training
     assert model.training and set(pyro.get_param_store()) == {"loc"}
+
+
+def test_frozen_parameters_train_and_evaluate_in_silence():
+    """A model frozen by requires_grad_(False) says nothing (warnings are errors here), and its guide alone learns."""
+    model, guide = get_pair("vae")(z_dim=3, hidden=(5, 4))
+    model.requires_grad_(False)
+    before = [p.clone() for p in model.parameters()]
+    fit(model, guide, torch.bernoulli(torch.full((6, 64), 0.5)), steps=3)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
