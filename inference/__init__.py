@@ -10,6 +10,7 @@ from .apply import decode, encode, reconstruct, sample
 from .auxiliary import AuxiliaryWeight
 from .batch_statistics import reestimate_statistics
 from .batches import Batches
+from .bayes_loop import BayesLoop, bayes_loop
 from .bdmc import Sandwich, bdmc
 from .boosting import Boosted, boost
 from .bound import Bound
@@ -60,6 +61,7 @@ __all__ = [
     "AnnealedEstimate",
     "AuxiliaryWeight",
     "Batches",
+    "BayesLoop",
     "Boosted",
     "Bound",
     "BoundFellError",
@@ -98,6 +100,7 @@ __all__ = [
     "adam",
     "ais",
     "alternating",
+    "bayes_loop",
     "bdmc",
     "boost",
     "check_pair",

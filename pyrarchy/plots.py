@@ -13,6 +13,8 @@ codes                :func:`latent_scatter`
 rates of layers      :func:`rate_bars`
 posteriors           :func:`forest`
 importance weights   :func:`k_hat_histogram`, and in numbers :func:`k_hat_shares`
+ranks, coverage      :func:`rank_ecdf`, and in numbers :func:`ecdf_band`
+replicated data      :func:`replicates`
 ===================  ==================================================================
 
 >>> from pyrarchy.plots import png, rate_bars
@@ -20,6 +22,7 @@ importance weights   :func:`k_hat_histogram`, and in numbers :func:`k_hat_shares
 b'PNG'
 """
 
+from .plot_calibration import ecdf_band, rank_ecdf, replicates
 from .plot_codes import latent_scatter
 from .plot_curves import loss_curves
 from .plot_images import image_grid, interpolations, profile_grid, traversals
@@ -27,6 +30,7 @@ from .plot_statistics import forest, k_hat_histogram, k_hat_shares, rate_bars
 from .plot_style import png
 
 __all__ = [
+    "ecdf_band",
     "forest",
     "image_grid",
     "interpolations",
@@ -36,6 +40,8 @@ __all__ = [
     "loss_curves",
     "png",
     "profile_grid",
+    "rank_ecdf",
     "rate_bars",
+    "replicates",
     "traversals",
 ]

@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from pyrarchy import plot_codes, plot_curves, plot_images, plot_statistics, plot_style, plots
+from pyrarchy import plot_calibration, plot_codes, plot_curves, plot_images, plot_statistics, plot_style, plots
 
 
 def rng():
@@ -59,6 +59,10 @@ def samples():
     curve = 20 + 500 * np.exp(-steps / 9) + r.normal(size=300)
     images = r.random((13, 6))
     strips = r.random((4, 5, 6))
+    many = {f"z1[{i}]": r.integers(0, 20, 400) for i in range(9)}
+    tables = {
+        name: (r.normal(size=90), v, 0.03) for name, v in (("mean", 0.1), ("sd", 3.0), ("min", -2.0), (LONG, 9.0))
+    }
     schools = {f"theta[{name}]": (1.0, -3.0, 4.5) for name in ("Choate", "Phillips Andover", "a" * 40)}
     rates = {"elbo": {"z1": 12.25, "z2": 3.5, "z3": 0.004}, LONG: {"z1": 11.0, "z2": 5.0}}
     return {
@@ -82,6 +86,11 @@ def samples():
         "latent_scatter_line": plots.latent_scatter(r.normal(size=(90, 1)), np.arange(90) % 3),
         "latent_scatter_one": plots.latent_scatter(np.ones((1, 4))),
         "forest": plots.forest({"mean field": schools, "iaf": schools, LONG: schools}, schools),
+        "rank_ecdf": plots.rank_ecdf({"z1": r.integers(0, 100, 300), LONG: r.integers(0, 50, 300)}, 99),
+        "rank_ecdf_many": plots.rank_ecdf(many, 19),
+        "replicates": plots.replicates({"mean": (r.normal(size=90), 9.0, 0.001)}),
+        "replicates_many": plots.replicates(tables),
+        "replicates_more": plots.replicates({**tables, "last": tables["sd"]}),
         "rate_bars": plots.rate_bars(rates, {"elbo": {"z1": (16, 16), "z3": (0, 4)}, LONG: {"z1": (1, 16)}}),
         "rate_bars_zero": plots.rate_bars({"elbo": {"z1": 0.0, "z2": -0.02}}),
         "k_hat_histogram": plots.k_hat_histogram(r.normal(0.4, 0.2, size=200)),
@@ -392,7 +401,7 @@ def test_doctests(module):
 
 
 def test_plots_offers_every_figure_of_its_files():
-    parts = (plot_codes, plot_curves, plot_images, plot_statistics, plot_style)
+    parts = (plot_calibration, plot_codes, plot_curves, plot_images, plot_statistics, plot_style)
     assert sorted(name for part in parts for name in part.__all__) == sorted(plots.__all__)
     for part in parts:
         for name in part.__all__:
