@@ -45,6 +45,7 @@ from .record import Record
 from .resampled import Resampled
 from .stein import SteinMatrix, stein_matrix
 from .stochastic_em import stochastic_em
+from .tarp import Coverage, nearest_truth, tarp
 from .temper import Anneal, Temper
 from .terms import Terms, make_terms, trace_pair
 from .weight_bound import WeightBound, WeightFunction
@@ -68,6 +69,7 @@ __all__ = [
     "CAVIRecord",
     "CheckpointError",
     "Comparison",
+    "Coverage",
     "DivergedError",
     "EMRecord",
     "EdgeScores",
@@ -124,6 +126,7 @@ __all__ = [
     "loo",
     "make_terms",
     "mcmc_inference_data",
+    "nearest_truth",
     "number_information",
     "preflight",
     "psis",
@@ -137,6 +140,7 @@ __all__ = [
     "stein_matrix",
     "stochastic_em",
     "summary",
+    "tarp",
     "to_inference_data",
     "trace_pair",
     "trust",
