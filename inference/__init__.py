@@ -38,6 +38,7 @@ from .loop import DivergedError, Step, adam
 from .mcmc import MCMCResult, mcmc_inference_data, run_nuts
 from .multisample import CIWAE, MIWAE, PIWAE, Jackknife, Thermodynamic
 from .mutual_information import Information, label_information, number_information
+from .predictive_check import PredictiveCheck, predictive_check
 from .preflight import preflight
 from .psis import psis, trust
 from .psis_posterior import GlobalKHat, UntrustedGuideError, global_k_hat, psis_posterior
@@ -86,6 +87,7 @@ __all__ = [
     "MCMCResult",
     "Outcome",
     "PairCheck",
+    "PredictiveCheck",
     "Record",
     "Renyi",
     "Resampled",
@@ -128,6 +130,7 @@ __all__ = [
     "mcmc_inference_data",
     "nearest_truth",
     "number_information",
+    "predictive_check",
     "preflight",
     "psis",
     "psis_posterior",
