@@ -37,6 +37,11 @@ def numbers(verdicts, start):
     return word, [float(text) for text in re.findall(r"(?<![\w.])" + NUMBER, claim[len(start) :])]
 
 
+def word_of(verdicts, start):
+    """The word alone."""
+    return numbers(verdicts, start)[0]
+
+
 def check_01(verdicts, smoke):
     assert len(verdicts) == 9
     word, (gap,) = numbers(verdicts, "the bound is tight after every E step")
@@ -250,6 +255,41 @@ def check_32(verdicts, smoke):
     assert off < (0.5 if smoke else 0.1) and abs(spread) < (0.5 if smoke else 0.1) and abs(score - exact) < 0.6
 
 
+def check_33(verdicts, smoke):
+    assert len(verdicts) == 22
+    word, (flags, _) = numbers(verdicts, "exact posteriors are not flagged")
+    assert word == "holds" and flags == 0
+    word, (found, _) = numbers(verdicts, "1,000 data sets find every bug in q or in its p")
+    assert word == "holds" and found == 7
+    word, (found, _) = numbers(verdicts, "so do 50")
+    assert word == "does not hold" and 2 <= found < 7
+    word, (scale, location) = numbers(verdicts, "an overconfident guide widens the ranks and leaves their mean")
+    assert word == "holds" and scale > 10 and abs(location) < 3.5
+    word, (score,) = numbers(verdicts, "a missing prior term shows in the ranks of the latent")
+    assert word == "does not hold" and abs(score) < 3.5
+    word, (score,) = numbers(verdicts, "it shows in the scale of the average posterior")
+    assert word == "holds" and score > 6
+    for bug in ("ignores 2 columns", "returns the prior"):
+        word, (p,) = numbers(verdicts, f"{bug}: some function of the latent alone shows it (least p")
+        assert word == "does not hold" and p > 1e-3
+        word, (score,) = numbers(verdicts, f"{bug}: the log-likelihood shows it")
+        assert word == "holds" and score > 10
+    word, (rate, active) = numbers(verdicts, "its rate and active units do")
+    assert word_of(verdicts, "the loop shows a layer that p ignores") == "does not hold"
+    assert word == "holds" and rate == 0 and active == 0
+    assert word_of(verdicts, "a layer that q alone ignores shows in log p(x, z), and nowhere else") == "holds"
+    assert word_of(verdicts, "correlations left out show in the ranks of single units") == "does not hold"
+    word, (score,) = numbers(verdicts, "they show in the coverage of the joint posterior")
+    assert word == "holds" and abs(score) > 3.6
+    assert word_of(verdicts, "coverage tells the prior from a posterior") == "does not hold"
+    assert word_of(verdicts, "it does with references that saw the data") == "holds"
+    assert word_of(verdicts, "the loop shows that the likelihood is wrong") == "does not hold"
+    assert word_of(verdicts, "replicated data show it") == "holds"
+    assert word_of(verdicts, "they are silent where it is right") == "holds"
+    word, (ranks, average) = numbers(verdicts, "eight schools' full-rank guide is too narrow in tau")
+    assert word == "holds" and ranks > 3 and average < -2
+
+
 CHECKS = {
     "01": check_01,
     "02": check_02,
@@ -259,6 +299,7 @@ CHECKS = {
     "20": check_20,
     "21": check_21,
     "32": check_32,
+    "33": check_33,
 }
 
 
