@@ -42,6 +42,7 @@ from .predictive_check import PredictiveCheck, predictive_check
 from .preflight import preflight
 from .psis import psis, trust
 from .psis_posterior import GlobalKHat, UntrustedGuideError, global_k_hat, psis_posterior
+from .rates import describe_layer
 from .record import Record
 from .resampled import Resampled
 from .stein import SteinMatrix, stein_matrix
@@ -110,6 +111,7 @@ __all__ = [
     "check_pair",
     "compare",
     "decode",
+    "describe_layer",
     "edge_scores",
     "elpd_from_draws",
     "encode",

@@ -23,6 +23,7 @@ from .isolation import isolated
 from .log_weights import effective_number, error_of_log_mean, error_of_mean, error_over_data, log_mean
 from .preflight import check_rows_known
 from .psis import pareto_k, trust
+from .rates import UnitRates, describe_layer
 from .terms import make_terms, trace_pair
 
 ACTIVE_VARIANCE = 0.01
@@ -40,6 +41,7 @@ class Evaluation:
     :ivar dict rates: latent site -> mean KL(q || p) at that site given the samples above it, nats per datum.
     :ivar dict variances: local latent site -> (units,) variance over the data of the posterior mean.
     :ivar int num_samples: K, the importance samples per datum.
+    :ivar dict unit_rates: local latent site -> (units,) its rate unit by unit (see :mod:`pyrarchy.inference.rates`).
     """
 
     log_p: np.ndarray
@@ -49,6 +51,7 @@ class Evaluation:
     rates: dict
     variances: dict = field(default_factory=dict)
     num_samples: int = 1
+    unit_rates: dict = field(default_factory=dict)
 
     @property
     def mean_log_p(self):
@@ -81,6 +84,14 @@ class Evaluation:
     def active_units(self):
         """Local latent site -> (active, units)."""
         return {name: (int((v > ACTIVE_VARIANCE).sum()), v.size) for name, v in self.variances.items()}
+
+    def layers(self):
+        """Latent site -> a sentence on what it carries, the top layer first; what has collapsed is called so."""
+        active = self.active_units()
+        return {
+            name: describe_layer(name, self.rates[name], *active.get(name, (None, None)), self.unit_rates.get(name))
+            for name in sorted(self.rates, key=lambda n: (len(n), n), reverse=True)
+        }
 
     def k_hat_shares(self):
         """Shares of the data whose k-hat is good (< .5), usable (< .7) and not to be trusted (infinity too).
@@ -181,7 +192,8 @@ def evaluate(model, guide, data, *, num_samples=256, rows_per_pass=1000, plates=
         noise = np.concatenate([c["noise"][name] for c in columns]).mean(0)
         if len(means) > 1 and num_samples > 1:  # one sample cannot tell its own noise from the data's variation
             variances[name] = np.maximum(means.var(0, ddof=1) - noise, 0.0)
-    return Evaluation(**merged, rates=rates, variances=variances, num_samples=num_samples)
+    units = {n: np.average([c["units"][n] for c in columns], axis=0, weights=sizes) for n in columns[0]["units"]}
+    return Evaluation(**merged, rates=rates, variances=variances, num_samples=num_samples, unit_rates=units)
 
 
 def check_rows_first(terms, args):
@@ -216,7 +228,7 @@ def conditional_mean(distribution, value):
 
 def _column(model, guide, args, num_samples, at_once, plates):
     """All K samples of one chunk of the data, ``at_once`` particles a pass."""
-    log_w, rates, sums, squares, done = [], {}, {}, {}, 0
+    log_w, rates, sums, squares, done, units = [], {}, {}, {}, 0, UnitRates()
     while done < num_samples:
         k = min(at_once, num_samples - done)
         with pyro.validation_enabled(is_validation_enabled() and not done):  # the first pass of these data tells
@@ -227,6 +239,7 @@ def _column(model, guide, args, num_samples, at_once, plates):
             for name in terms.log_p:
                 kl = (terms.log_q[name] - terms.log_p[name]).double().sum(0).mean().item()
                 rates[name] = rates.get(name, 0.0) + kl / num_samples
+            units.add(terms)
         if terms.layout.data_dim is not None:
             for name, z in terms.values.items():
                 z = conditional_mean(terms.q[name], z) if name in terms.q else z
@@ -249,6 +262,7 @@ def _column(model, guide, args, num_samples, at_once, plates):
         "k_hat": pareto_k(log_w),
         "ess": effective_number(log_w),
         "rates": rates,
+        "units": units.means(),
         "means": means,
         "noise": noise,
     }

@@ -58,11 +58,9 @@ class Layer:
     @property
     def word(self) -> str:
         """``collapsed`` below 0.01 nats or without an active unit, ``weak`` below 0.1 nats, ``active`` otherwise."""
-        if not math.isfinite(self.rate):
-            return "not finite"
-        if self.rate < 0.01 or self.active == 0:
-            return "collapsed"
-        return "weak" if self.rate < 0.1 else "active"
+        from .inference.rates import layer_word
+
+        return layer_word(self.rate, self.active)
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
