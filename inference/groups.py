@@ -66,6 +66,21 @@ def pack(groups, dims=None, coords=None, attrs=None, *, chains=None):
     return _wrap(datasets, {k: _plain(v) for k, v in attrs.items() if v is not None})
 
 
+def pack_datasets(datasets, attrs=None):
+    """Build the object that the installed ArviZ opens from ready datasets, none of them with draws.
+
+    :param dict datasets: group -> ``xarray.Dataset``; attributes that netCDF cannot hold are stored as text.
+    :param dict attrs: attributes of the whole.
+    :returns: as :func:`pack`.
+
+    >>> tree = pack_datasets({"rates": xarray.Dataset({"rate": ("layer", [0.5, 2.0])})}, {"seed": 0})
+    >>> tree["rates"]["rate"].values, int(tree.attrs["seed"])
+    (array([0.5, 2. ]), 0)
+    """
+    kept = {name: d.assign_attrs({k: _plain(v) for k, v in d.attrs.items()}) for name, d in datasets.items()}
+    return _wrap(kept, {k: _plain(v) for k, v in (attrs or {}).items()})
+
+
 def _axes(group, name, value, given):
     """The names of all axes of one variable."""
     if group not in DRAW_GROUPS or (given is not None and len(given) == value.ndim):

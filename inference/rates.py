@@ -6,7 +6,7 @@ over the data and the samples above. Where q and p factor over the units, the R_
 joint (a full covariance, a flow) they are of its marginals, and sum to at most the layer's rate. Where p is joint they do
 not exist.
 
-Source: Sonderby et al. (2016), Ladder variational autoencoders, https://arxiv.org/abs/1602.02282 (KL per unit as the
+Source: Sønderby et al. (2016), Ladder variational autoencoders, https://arxiv.org/abs/1602.02282 (KL per unit as the
 sign of collapse).
 """
 

@@ -21,6 +21,7 @@ __all__ = [
     "Source",
     "Training",
     "__version__",
+    "diagnose",
     "get_pair",
     "list_pairs",
     "load",
@@ -32,6 +33,7 @@ __all__ = [
 _LAZY = {
     "DataError": "files",
     "Dataset": "datasets",
+    "diagnose": "diagnosis",
     "load_data": "datasets",
     "Pair": "registry",
     "Source": "registry",

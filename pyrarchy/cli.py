@@ -87,7 +87,7 @@ def _nuts(args):
 def _report(args):
     from .fit_command import run_report
 
-    return run_report(args.run_folder)
+    return run_report(args.run_folder, quick=args.quick, seconds=args.seconds)
 
 
 def _check(args):

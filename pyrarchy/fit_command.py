@@ -84,8 +84,11 @@ class Fit:
         curve = {"em": self.fit_em, "cavi": self.fit_cavi, "svi": self.fit_svi}[self.config["method"]](train)
         return self.finish(self.model, self.guide, curve)
 
-    def finish(self, model, guide, curve):
-        """Evaluate a trained pair and write everything that follows from it."""
+    def finish(self, model, guide, curve, **depth):
+        """Evaluate a trained pair and write everything that follows from it.
+
+        :param depth: ``quick`` and ``seconds`` of :func:`~pyrarchy.run_report.write_outcome`.
+        """
         import torch
 
         from .run_report import write_outcome
@@ -110,7 +113,7 @@ class Fit:
             self.say(f"log p(x)  = {exact['log_p']:.4f} {what} (exact)")
         for remark in remarks:
             self.say(f"note: {remark}")
-        write_outcome(self, rows, held_out, evaluation, exact, curve, remarks)
+        write_outcome(self, rows, held_out, evaluation, exact, curve, remarks, **depth)
         self.say(f"run folder: {self.out}  (open {self.out / 'report.html'})")
         return 0
 
@@ -203,8 +206,11 @@ def to_tensors(part):
         return torch.from_numpy(np.ascontiguousarray(part))
 
 
-def run_report(folder):
-    """Carry out ``pyrarchy report``: evaluate a finished run again and rewrite its figures and report."""
+def run_report(folder, **depth):
+    """Carry out ``pyrarchy report``: evaluate a finished run again and rewrite its figures and report.
+
+    :param depth: ``quick``, to leave the long diagnostics out as ``fit`` does, and ``seconds`` for each of them.
+    """
     folder = Path(folder)
     config = read_config(folder)
     pair = get_pair(config["pair"])
@@ -213,7 +219,7 @@ def run_report(folder):
     fit = Fit(pair, data, config, folder)
     if plain(fit.columns) != config["columns"] or data.num_train != config["rows"]:
         raise DataError(f"{config['data']}: is not what the run {folder} was fitted to any more; put that file back")
-    return fit.finish(*load(folder), read_curve(folder))
+    return fit.finish(*load(folder), read_curve(folder), **depth)
 
 
 def cosine(share, end):

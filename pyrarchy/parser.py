@@ -40,8 +40,11 @@ def build_parser(handlers=None):
     _add_fit(command, handlers)
     _add_compare(command, handlers)
     _add_nuts(command, handlers)
-    sub = command("report", handlers["report"], "evaluate a run again and rewrite its report")
+    sub = command("report", handlers["report"], "diagnose a run and rewrite its report, all diagnostics on one page")
     sub.add_argument("run_folder", metavar="RUN")
+    sub.add_argument("--quick", action="store_true", help="leave the long diagnostics out, as `fit` does")
+    what = "how long one diagnostic may take before it is left out (default %(default)g)"
+    sub.add_argument("--seconds", type=_positive_float, default=120.0, metavar="S", help=what)
     sub = command("check", handlers["check"], "check a pair: sites, gradients, particles, independence of the data")
     sub.add_argument("pair", metavar="MODULE:FUNCTION", help="a pair of your own, or the name of a row")
     sub.add_argument("--data", help="data set or file to check with; the pair's own by default")

@@ -11,6 +11,8 @@ images               :func:`image_grid`, :func:`traversals`, :func:`interpolatio
 data, no images      :func:`profile_grid`
 codes                :func:`latent_scatter`
 rates of layers      :func:`rate_bars`
+rates of units       :func:`unit_bars`
+other numbers        :func:`histogram`
 posteriors           :func:`forest`
 importance weights   :func:`k_hat_histogram`, and in numbers :func:`k_hat_shares`
 ranks, coverage      :func:`rank_ecdf`, and in numbers :func:`ecdf_band`
@@ -25,6 +27,7 @@ b'PNG'
 from .plot_calibration import ecdf_band, rank_ecdf, replicates
 from .plot_codes import latent_scatter
 from .plot_curves import loss_curves
+from .plot_diagnostics import histogram, unit_bars
 from .plot_images import image_grid, interpolations, profile_grid, traversals
 from .plot_statistics import forest, k_hat_histogram, k_hat_shares, rate_bars
 from .plot_style import png
@@ -32,6 +35,7 @@ from .plot_style import png
 __all__ = [
     "ecdf_band",
     "forest",
+    "histogram",
     "image_grid",
     "interpolations",
     "k_hat_histogram",
@@ -44,4 +48,5 @@ __all__ = [
     "rate_bars",
     "replicates",
     "traversals",
+    "unit_bars",
 ]

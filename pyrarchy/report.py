@@ -10,11 +10,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .report_page import render_report
+
+if TYPE_CHECKING:  # xarray takes a while to import
+    from .section import Section
 
 __all__ = ["Estimate", "Layer", "ReportContent", "render_report", "write_report"]
 
@@ -96,6 +99,8 @@ class ReportContent:
     )
     intervals_note: str = ""  # one sentence above the table
     posterior: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # variable to column to value
+    diagnostics: Sequence[tuple[str, "Section"]] = ()  # heading and section
+    left_out: Mapping[str, str] = field(default_factory=dict)  # diagnostic to the reason why it is not on the page
     config: Mapping[str, Any] = field(default_factory=dict)  # may be nested
 
 

@@ -56,6 +56,7 @@ def render_report(report: "ReportContent") -> str:
         raise ValueError("the report's title is empty; give one line that names the run")
     parts = [_header(report), _warnings(report.warnings), _section("Key figures", _key_figures(report))]
     parts.append(_section("Layers", _layers(report.layers)))
+    parts += [_section(heading, _diagnostic(found)) for heading, found in report.diagnostics]
     for name, heading, caption in _FIGURES:
         if name == "forest" and report.intervals_of:
             heading += f" of the {report.intervals_of}"
@@ -66,6 +67,7 @@ def render_report(report: "ReportContent") -> str:
     )
     heading = (report.intervals_of or "posterior").capitalize()
     parts.append(_section(heading, note + _posterior(report.posterior)))
+    parts.append(_section("Not on this page", _left_out(report.left_out)))
     parts.append(_section("Configuration", _config(report.config)))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -154,6 +156,33 @@ def _layers(layers):
     head = [("Site", ""), ("Layer is", ""), ("Rate (nats per datum)", "number"), ("Active units", "number")]
     used = dict.fromkeys(layer.word for layer in layers)
     return _table(head, rows) + f'\n<p class="muted">{" ".join(_WORDS[word] for word in used)}</p>'
+
+
+def _diagnostic(found):
+    """A section of :mod:`pyrarchy.section`: its sentences, then its table, then its pictures."""
+    parts = [f"<p>{_text(sentence)}</p>" for sentence in found.sentences]
+    if found.table is not None:
+        (first, *names), rows = found.table
+        body = []
+        for name, *cells in rows:
+            kinds = "".join(f'<td class="{_kind(cell)}">{_text(cell)}</td>' for cell in cells)
+            body.append(f'<tr><th scope="row">{_text(name)}</th>{kinds}</tr>')
+        parts.append(_table([(first, ""), *zip(names, map(_kind, rows[0][1:]), strict=True)], body))
+    parts += [_figure(figure, caption, name) for name, (figure, caption) in found.figures.items()]
+    return "\n".join(parts)
+
+
+def _kind(cell):
+    """The class of a cell: numbers stand on the right."""
+    return "number" if not cell or cell[0] in "−-–<0123456789" else ""
+
+
+def _left_out(reasons):
+    rows = [
+        f'<tr><th scope="row"><code>{_text(name)}</code></th><td class="wide">{_text(reason)}</td></tr>'
+        for name, reason in reasons.items()
+    ]
+    return _table([("Diagnostic", ""), ("Why", "")], rows) if rows else ""
 
 
 def _k_hat(k):

@@ -30,7 +30,7 @@ dt{color:var(--muted)}dd{margin:0;min-width:0}
 .warnings{background:var(--warn);border-left:4px solid var(--warn-line);border-radius:.3rem;
 padding:.7rem 1rem;margin:1.2rem 0 0}
 .warnings ul{margin:.3rem 0 0;padding-left:1.2rem}
-.scroll{overflow-x:auto;border:1px solid var(--line);border-radius:.4rem;
+.scroll{margin-top:.6rem;overflow-x:auto;border:1px solid var(--line);border-radius:.4rem;
 background:linear-gradient(to right,var(--paper),var(--paper)) left/1.2rem 100% no-repeat local,
 linear-gradient(to right,var(--paper),var(--paper)) right/1.2rem 100% no-repeat local,
 linear-gradient(to right,var(--shade),transparent) left/1.2rem 100% no-repeat scroll,
@@ -40,9 +40,10 @@ th,td{padding:.4rem .8rem;text-align:left;border-bottom:1px solid var(--line);wh
 tr:last-child td,tr:last-child th{border-bottom:0}
 tbody tr:last-child th{border-bottom:0}
 thead th{color:var(--muted);font-weight:600;white-space:normal;vertical-align:bottom}
-tbody th{font-weight:500}.number{text-align:right}.wide{white-space:normal;min-width:11rem;
+tbody th{font-weight:500;white-space:normal;min-width:6.5rem}.number{text-align:right}
+.wide{white-space:normal;min-width:11rem;
 overflow-wrap:anywhere}
-figure{margin:0}figure img{display:block;max-width:100%;height:auto;background:#fff;border-radius:.4rem}
+figure{margin:.8rem 0 0}figure img{display:block;max-width:100%;height:auto;background:#fff;border-radius:.4rem}
 figcaption{margin-top:.4rem}
 .good,.active{color:var(--good)}.usable,.weak{color:var(--mid)}.do-not-trust,.collapsed,.not-finite{color:var(--bad)}
 @media (max-width:30rem){dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.4rem}h1{font-size:1.35rem}}

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .diagnosis import SECONDS, run_sections
 from .figures import Canvas, by_depth, pictures
 from .report import Estimate, Layer, ReportContent, write_report
 from .run_folder import plain, write_json
+from .section import Context
 
 DRAWN_ROWS = 50
 LOCAL_DRAWS = 200
@@ -15,8 +17,11 @@ GLOBAL_DRAWS = 2000
 LARGEST_IN_TABLE = 20
 
 
-def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks):
-    """Write posterior.nc, the PNGs, result.json and report.html of a fit."""
+def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks, *, quick=True, seconds=SECONDS):
+    """Write posterior.nc, diagnostics.nc, the PNGs, result.json and report.html of a fit.
+
+    :param bool quick: leave the long diagnostics out. ``seconds``: how long each of them may take.
+    """
     from .inference import groups
     from .inference.checkpoint import write_atomically
     from .plots import png
@@ -40,19 +45,32 @@ def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks):
         out / "result.json",
         result(fit, evaluation, exact, curve, held_out, remarks) | {"draws_of": idata.attrs["draws_of"]},
     )
+    args = rows if several else (rows,)
     page = content(fit, prepared, held_out, evaluation, exact, figures, table, remarks)
     if several:
         note = (
             idata.attrs.get("resampled", "").capitalize() or "These are intervals of the guide, not of the posterior."
         )
         page = replace(page, intervals_of=idata.attrs["draws_of"], intervals_note=note)
-    write_report(out, page)
+    write_report(out, replace(page, **diagnose_run(fit, args, labels, evaluation, held_out, quick, seconds)))
 
 
 def warnings_of(idata):
     """Why the draws are the guide's and not the posterior's, where they were judged and refused."""
     refused = idata.attrs.get("refused")
     return [f"The intervals are the guide's, not the posterior's: {refused}"] if refused else []
+
+
+def diagnose_run(fit, args, labels, evaluation, held_out, quick, seconds):
+    """Diagnose a run, write diagnostics.nc, and return what the page shows of it."""
+    from .inference import groups
+
+    context = Context(fit.model, fit.guide, args, seed=fit.config["seed"], labels=labels, evaluation=evaluation)
+    diagnosis = run_sections(context, quick=quick, seconds=seconds, progress=fit.progress)
+    tree = diagnosis.to_tree({"pair": fit.pair.name, "evaluated_on": where_from(held_out)})
+    groups.save(tree, Path(fit.out) / "diagnostics.nc")
+    found = [(entry.title, section) for entry, section in diagnosis.found.values()]
+    return {"diagnostics": found, "left_out": diagnosis.left_out}
 
 
 def posterior(model, guide, rows, data, curve):
@@ -147,7 +165,7 @@ def content(fit, data, held_out, evaluation, exact, figures, table, remarks):
         data=data_line,
         objective={"em": "exact EM", "cavi": "coordinate ascent"}.get(plan["method"], objective),
         budget="to convergence" if plan["method"] != "svi" else f"{budget}, batch {plan['batch_size'] or 'whole'}",
-        warnings=tuple(remarks + collapsed(layers) + ([fit.pair.caution] if fit.pair.caution else []) + differs),
+        warnings=tuple(remarks + collapsed(evaluation) + ([fit.pair.caution] if fit.pair.caution else []) + differs),
         log_px=log_px,
         log_px_name="log p(x), held out" if held_out else "log p(x) of the data fitted",
         elbo=Estimate(evaluation.mean_elbo, None, "evidence lower bound"),
@@ -172,7 +190,9 @@ def where_from(data, held_out):
     return f"{words} (none was held out)" if words == "training data" else words
 
 
-def collapsed(layers):
-    """A sentence that names the layers that hold nothing."""
-    names = [layer.site for layer in layers if layer.word == "collapsed"]
-    return [f"Collapsed to the prior: {', '.join(names)}. These layers carry nothing about x."] if names else []
+def collapsed(evaluation):
+    """A sentence on each layer that holds nothing."""
+    from .inference.rates import layer_word
+
+    active, words = evaluation.active_units(), evaluation.layers()
+    return [words[n] for n in words if layer_word(evaluation.rates[n], active.get(n, (None,))[0]) == "collapsed"]

@@ -1,0 +1,208 @@
+"""Every section on small pairs whose answers are known, what is left out and why, the way to a file and back."""
+
+import re
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+import xarray
+
+import pyrarchy
+from pyrarchy import section as section_module
+from pyrarchy.diagnosis import deadline, run_sections
+from pyrarchy.guides import Exact
+from pyrarchy.inference import groups
+from pyrarchy.section import Context, NotApplicable, Section, sections
+from pyrarchy.zoo import EightSchools
+from pyrarchy.zoo.factor_analysis import FactorAnalysis
+
+N = 43
+
+
+def exact_pair():
+    pyro.set_rng_seed(4)
+    model = FactorAnalysis(5, 2)
+    return (model, Exact(model)), 1.5 * torch.randn(N, 5)
+
+
+def collapsed_pair():
+    """z2 is ignored by q; z1's answer is far too narrow, so that no weight can be trusted."""
+
+    def model(x):
+        with pyro.plate("data", x.shape[0], dim=-1):
+            top = pyro.sample("z2", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            z = pyro.sample("z1", dist.Normal(torch.zeros_like(top[..., :2]), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", x.shape[0], dim=-1):
+            pyro.sample("z2", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("z1", dist.Normal(x / 2, 0.1).to_event(1))
+
+    return (model, guide), torch.randn(N, 2)
+
+
+def test_a_right_pair_is_exact_trusted_and_used():
+    pair, x = exact_pair()
+    found = pyrarchy.diagnose(pair, x, num_samples=60, labels=np.arange(N) % 2, seed=3)
+    held_out = found["held_out"]
+    np.testing.assert_allclose(held_out["log_p"], held_out["exact_log_p"], atol=1e-4)
+    np.testing.assert_allclose(held_out["exact_log_p"], pair[0].log_marginal(x).detach(), rtol=1e-5)
+    assert {n: held_out[n].attrs.get("bound") for n in ("log_p", "elbo", "exact_log_p", "k_hat")} == {
+        "log_p": "lower bound in expectation", "elbo": "lower bound in expectation", "exact_log_p": "exact", "k_hat": None
+    }  # fmt: skip
+    assert held_out["log_p"].attrs["unit"] == "nats per datum" and held_out["ess"].shape == (N,)
+    assert "at most 0.7 for all 43 data" in held_out.attrs["says"] and "untrustworthy" not in held_out.attrs["says"]
+    assert held_out.attrs["error_over_data"] > 0 and held_out.attrs["error_over_weights"] < 1e-4
+    assert "z1 is used" in found["rates"].attrs["says"] and found["rates"]["rate_z1"].dims == ("z1_unit",)
+    assert float(found["labels"]["information"][0]) < 3 * float(found["labels"]["error"][0])  # the labels are arbitrary
+
+
+def test_a_collapsed_layer_and_weights_that_lie_are_called_so():
+    pair, x = collapsed_pair()
+    found = pyrarchy.diagnose(pair, x, num_samples=200, only=["held_out", "rates"])
+    says = found["held_out"].attrs["says"]
+    bad = int((found["held_out"]["k_hat"] > 0.7).sum())
+    assert bad > N / 2 and f"k-hat exceeds 0.7 for {bad} of 43 data: their log p(x) is untrustworthy" in says
+    assert "z2 carries nothing: rate 0.00 nats, 0 of 3 units active." in found["rates"].attrs["says"]
+    assert list(found["rates"]["layer"].values) == ["z2", "z1"]
+    np.testing.assert_allclose(found["rates"]["rate_z2"], 0, atol=1e-6)
+
+
+def test_errors_over_weights_are_those_of_other_seeds():
+    pair, x = exact_pair()
+    model = pair[0]
+
+    def guide(x):
+        q = model.posterior(x)
+        with pyro.plate("data", x.shape[0], dim=-1):
+            pyro.sample("z1", dist.MultivariateNormal(q.mean, scale_tril=1.3 * q.scale_tril))
+
+    runs = [pyrarchy.diagnose((model, guide), x, num_samples=50, seed=s, only=["held_out"]) for s in range(30)]
+    means = [run["held_out"].attrs["mean_log_p"] for run in runs]
+    claimed = np.mean([run["held_out"].attrs["error_over_weights"] for run in runs])
+    assert claimed == pytest.approx(np.std(means, ddof=1), rel=3.5 / np.sqrt(2 * 29))
+
+
+def test_global_latents_are_one_datum_and_have_no_codes():
+    pyro.set_rng_seed(0)
+    args = tuple(torch.from_numpy(part) for part in pyrarchy.load_data("eight_schools").train)
+    model, guide = pyrarchy.get_pair("eight_schools")()
+    assert isinstance(model, EightSchools)
+    found = pyrarchy.diagnose((model, guide), args, num_samples=100, labels=np.arange(8))
+    assert found["held_out"]["log_p"].attrs["unit"] == "nats for the data set"
+    assert "labels: all latents are global" in found.attrs["left_out"]
+    says = found["held_out"].attrs["says"]
+    assert re.search(r"k-hat is [\d.]+, (good|usable|untrustworthy)", says)
+
+
+def test_a_run_folder_and_a_data_set_are_taken(fitted, here):
+    run = fitted("vae")
+    data = pyrarchy.load_data("unit.npy")
+    found = pyrarchy.diagnose(run.out, data, num_samples=30, quick=True)
+    assert len(found["held_out"]["log_p"]) == len(data.test if data.test is not None else data.train)
+    assert "gradient: takes longer; `pyrarchy report` of the run computes it" in found.attrs["left_out"]
+    assert "labels: the data have no labels" in found.attrs["left_out"]
+    with pytest.raises(TypeError, match="needed is \\(model, guide\\) or the folder of a run, got Pair"):
+        pyrarchy.diagnose(pyrarchy.get_pair("vae"), data)
+    with pytest.raises(ValueError, match=r"no section\(s\) \['nonsense'\]"):
+        pyrarchy.diagnose(run.out, data, only=["nonsense"])
+
+
+def test_the_object_comes_back_from_its_file(tmp_path):
+    pair, x = exact_pair()
+    found = pyrarchy.diagnose(pair, x, num_samples=40)
+    again = groups.load(groups.save(found, tmp_path / "diagnostics.nc"))
+    first, second = (groups._unwrap(o) for o in (found, again))
+    assert first[0].keys() == second[0].keys() >= {"held_out", "rates", "gradient"}
+    for name, dataset in first[0].items():
+        xarray.testing.assert_equal(dataset, second[0][name])
+        assert dataset.attrs.keys() == second[0][name].attrs.keys()
+        for variable in dataset.data_vars:
+            assert "unit" in dataset[variable].attrs and "unit" in second[0][name][variable].attrs, (name, variable)
+    assert first[1]["left_out"] == second[1]["left_out"]
+    assert (tmp_path / "diagnostics.nc").stat().st_size < 200_000
+
+
+def test_generators_and_store_are_left_as_they_were():
+    pair, x = exact_pair()
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    pyrarchy.diagnose(pair, x, num_samples=30)
+    assert torch.equal(torch.get_rng_state(), before) and len(pyro.get_param_store()) == 0
+
+
+def test_sections_are_in_the_order_of_the_list_and_each_has_a_title():
+    entries = sections()
+    order = [section_module.MODULES.index(e.compute.__module__.rpartition(".")[2]) for e in entries]
+    assert order == sorted(order) and set(order) == set(range(len(section_module.MODULES)))
+    assert len({e.title for e in entries}) == len(entries) and all(e.compute.__doc__ for e in entries)
+
+
+@pytest.fixture
+def extra(monkeypatch):
+    """Register a section for one test."""
+
+    def add(name, compute, long=False):
+        compute.__module__ = "pyrarchy.section_gradient"
+        entry = section_module.Entry(name, name, compute, long)
+        monkeypatch.setitem(section_module._ENTRIES, name, entry)
+
+    return add
+
+
+def test_what_takes_too_long_or_does_not_apply_is_named_and_the_rest_is_there(extra):
+    def endless(context):
+        while True:
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    def odd(context):
+        raise NotApplicable("this pair\nis odd")
+
+    def broken(context):
+        raise KeyError("a bug is no reason to leave a section out")
+
+    pair, x = exact_pair()
+    context = Context(*pair, (x,), num_samples=30)
+    extra("endless", endless)
+    extra("odd", odd)
+    found = run_sections(context, only=["endless", "odd", "rates"], seconds=0.5)
+    assert found.left_out == {"endless": "took more than 0.5 seconds", "odd": "this pair is odd"}
+    assert list(found.found) == ["rates"]
+    extra("broken", broken)
+    with pytest.raises(KeyError, match="a bug"):
+        run_sections(context, only=["broken"])
+
+
+def test_what_could_not_be_evaluated_is_tried_once(monkeypatch):
+    (model, guide), x = exact_pair()
+    calls = []
+
+    def refuse(*args, **kwargs):
+        calls.append(1)
+        raise ValueError("site 'z1' has no density")
+
+    monkeypatch.setattr("pyrarchy.inference.evaluate", refuse)
+    found = run_sections(Context(model, guide, (x,)), only=["held_out", "rates"])
+    assert found.left_out == dict.fromkeys(["held_out", "rates"], "site 'z1' has no density") and len(calls) == 1
+
+
+def test_the_deadline_stops_at_a_site_and_leaves_pyro_in_order():
+    with deadline(30):
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+    with pytest.raises(TimeoutError), deadline(-1):
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("z", dist.Normal(0.0, 1.0))
+
+
+def test_every_section_has_words(extra):
+    pair, x = exact_pair()
+    found = run_sections(Context(*pair, (x,), num_samples=30, labels=np.arange(N) % 3))
+    for name, (entry, one) in found.found.items():
+        assert isinstance(one, Section) and entry.name == name
+        assert one.sentences and all(s.endswith(".") for s in one.sentences), name
+        assert all(caption.endswith(".") for _, caption in one.figures.values())
+        if one.table is not None:
+            assert {len(row) for row in one.table[1]} == {len(one.table[0])}
