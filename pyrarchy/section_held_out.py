@@ -16,7 +16,7 @@ def held_out(context):
         bound = xarray.Dataset({"elbo": numbers("data", grades.elbo, "nats for the data set", LOWER)})
         return Section(bound, [f"The bound, in closed form: {_text(grades.mean_elbo)} nats for the data set."])
     unit, k = context.unit, grades.num_samples
-    per_weights = weight_errors(grades)
+    per_weights = grades.errors_weights
     data = {
         "log_p": numbers("data", grades.log_p, unit, LOWER_IN_EXPECTATION, num_samples=k),
         "log_p_error": numbers("data", per_weights, unit, what="standard error of log_p over the weights"),
@@ -24,7 +24,7 @@ def held_out(context):
         "k_hat": numbers("data", grades.k_hat, "1", what="Pareto shape of the weights; above 0.7 do not trust"),
         "ess": numbers("data", grades.ess, "samples", what=f"effective number of the {k} samples"),
     }
-    over_weights = float(np.sqrt(np.square(per_weights).sum()) / len(per_weights))
+    over_weights = grades.error_weights
     rows = [
         [f"ELBO ({LOWER})", _text(grades.mean_elbo), _error(grades.elbo), "–"],
         [f"log p(x), {k} samples ({LOWER})", _text(grades.mean_log_p), _error(grades.log_p), _figure(over_weights)],
@@ -68,14 +68,6 @@ def exact_log_p(context):
         if hasattr(model, "log_marginal"):
             return model.log_marginal(*context.args).double().reshape(-1).cpu().numpy()
     return None
-
-
-def weight_errors(grades):
-    """Standard error of each datum's log p(x) over the weights drawn, by the delta method; (N,) nats."""
-    k = grades.num_samples
-    if k < 2:
-        return np.full_like(grades.log_p, np.nan)
-    return np.sqrt(np.maximum(k / grades.ess - 1, 0.0) / (k - 1))
 
 
 def trust(grades):
