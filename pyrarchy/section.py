@@ -23,6 +23,8 @@ import xarray
 #: Modules with sections, in the order of the page.
 MODULES = (
     "section_held_out",
+    "section_annealed",
+    "section_posterior",
     "section_rates",
     "section_labels",
     "section_gradient",

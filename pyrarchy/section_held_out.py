@@ -5,8 +5,6 @@ import xarray
 
 from .section import EXACT, LOWER, LOWER_IN_EXPECTATION, Section, numbers, section
 
-UNTRUSTWORTHY = 0.7
-
 
 @section("held_out", "Held-out log p(x)")
 def held_out(context):
@@ -21,7 +19,7 @@ def held_out(context):
         "log_p": numbers("data", grades.log_p, unit, LOWER_IN_EXPECTATION, num_samples=k),
         "log_p_error": numbers("data", per_weights, unit, what="standard error of log_p over the weights"),
         "elbo": numbers("data", grades.elbo, unit, LOWER_IN_EXPECTATION),
-        "k_hat": numbers("data", grades.k_hat, "1", what="Pareto shape of the weights; above 0.7 do not trust"),
+        "k_hat": numbers("data", grades.k_hat, "1", what="Pareto shape of the weights; from 0.7 on do not trust"),
         "ess": numbers("data", grades.ess, "samples", what=f"effective number of the {k} samples"),
     }
     over_weights = grades.error_weights
@@ -72,17 +70,19 @@ def exact_log_p(context):
 
 def trust(grades):
     """Sentences on k-hat and the effective sample size: whom to believe."""
+    from .inference.psis import GOOD, USABLE
+
     k, n = grades.k_hat[~np.isnan(grades.k_hat)], len(grades.k_hat)
     if not k.size:
         return ["No k-hat: fewer than 25 importance samples have no tail to judge."]
-    bad = int((k > UNTRUSTWORTHY).sum())
+    bad = int((~(k < USABLE)).sum())
     if n == 1:
-        word = "untrustworthy: so are expectations under this guide" if bad else "good" if k[0] < 0.5 else "usable"
+        word = "untrustworthy: so are expectations under this guide" if bad else "good" if k[0] < GOOD else "usable"
         words = [f"k-hat is {k[0]:.2f}, {word}."]
     elif bad:
-        words = [f"k-hat exceeds 0.7 for {bad} of {n} data: their log p(x) is untrustworthy, most likely too low."]
+        words = [f"k-hat is 0.7 or more for {bad} of {n} data: their log p(x) is untrustworthy, most likely too low."]
     else:
-        words = [f"k-hat is at most 0.7 for all {n} data: no datum's weights have too heavy a tail to trust."]
+        words = [f"k-hat is below 0.7 for all {n} data: no datum's weights have too heavy a tail to trust."]
     low, middle = grades.ess.min(), np.median(grades.ess)
     if n == 1:
         return [*words, f"{low:.0f} of the {grades.num_samples} samples are effective."]
