@@ -67,7 +67,7 @@ def diagnose_run(fit, args, labels, evaluation, held_out, quick, seconds):
 
     context = Context(fit.model, fit.guide, args, seed=fit.config["seed"], labels=labels, evaluation=evaluation)
     diagnosis = run_sections(context, quick=quick, seconds=seconds, progress=fit.progress)
-    tree = diagnosis.to_tree({"pair": fit.pair.name, "evaluated_on": where_from(held_out)})
+    tree = diagnosis.to_tree({"pair": fit.pair.name, "evaluated_on": where_from(fit.prepared, held_out)})
     groups.save(tree, Path(fit.out) / "diagnostics.nc")
     found = [(entry.title, section) for entry, section in diagnosis.found.values()]
     return {"diagnostics": found, "left_out": diagnosis.left_out}
