@@ -27,6 +27,7 @@ def few(monkeypatch):
     """Long diagnostics in the numbers of a test."""
     sections()
     small = {"section_annealed": {"ROWS": 7, "CHAINS": 8, "TEMPERATURES": 12}, "section_posterior": {"DRAWS": 1000}}
+    small["section_calibration"] = {"SETS": 60, "DRAWS": 19}
     for module, values in {**small, "section_gradient": {"ROWS": 5, "DRAWS": 6}}.items():
         for name, value in values.items():
             monkeypatch.setattr(sys.modules[f"pyrarchy.{module}"], name, value)
@@ -119,6 +120,29 @@ def test_annealed_chains_gain_where_the_guide_is_too_narrow():
     ]  # fmt: skip
     np.testing.assert_allclose(bounds["lower"], bounds["exact"], atol=1e-3)  # from the posterior any schedule is exact
     np.testing.assert_allclose(bounds["upper"], bounds["exact"], atol=1e-3)
+
+
+def test_the_loop_flags_a_narrow_guide_and_not_an_exact_one():
+    (model, exact), x = exact_pair()
+
+    def narrow(x):
+        q = model.posterior(x)
+        with pyro.plate("data", x.shape[0], dim=-1):
+            pyro.sample("z1", dist.MultivariateNormal(q.mean, scale_tril=0.2 * q.scale_tril))
+
+    says = [
+        pyrarchy.diagnose((model, guide), x, only=["bayes_loop"])["bayes_loop"].attrs["says"]
+        for guide in (narrow, exact)
+    ]
+    assert "4 of 4 quantities have ranks that a right guide would not" in says[0] and "z1[" in says[0]
+    assert "No rank of 4 quantities speaks against the guide" in says[1]
+
+
+def test_replicated_data_show_a_model_that_does_not_fit():
+    pair, x = exact_pair()
+    check = pyrarchy.diagnose(pair, 8 * x**3, only=["predictive_check"])["predictive_check"]
+    assert "max" in check.attrs["says"] and "would not come from this model" in check.attrs["says"]
+    assert check["replicated"].sizes["replicate"] == 2000
 
 
 def normal_mean(scale):
@@ -268,6 +292,7 @@ def test_the_deadline_stops_at_a_site_and_leaves_pyro_in_order():
 def test_every_section_has_words(extra):
     pair, x = exact_pair()
     found = run_sections(Context(*pair, (x,), num_samples=30, labels=np.arange(N) % 3))
+    assert set(found.left_out) == {"posterior_k_hat", "loo"}  # an error inside a section would stand here as well
     for name, (entry, one) in found.found.items():
         assert isinstance(one, Section) and entry.name == name
         assert one.sentences and all(s.endswith(".") for s in one.sentences), name
