@@ -35,6 +35,7 @@ from .inference_data import to_inference_data
 from .isolation import isolated
 from .loo import loo
 from .loop import DivergedError, Step, adam
+from .marginal_kl import MarginalKL
 from .mcmc import MCMCResult, mcmc_inference_data, run_nuts
 from .multisample import CIWAE, MIWAE, PIWAE, Jackknife, Thermodynamic
 from .mutual_information import Information, label_information, number_information
@@ -47,6 +48,7 @@ from .record import Record
 from .resampled import Resampled
 from .stein import SteinMatrix, stein_matrix
 from .stochastic_em import stochastic_em
+from .surgery import Surgery, index_code_information, surgery
 from .tarp import Coverage, nearest_truth, tarp
 from .temper import Anneal, Temper
 from .terms import Terms, make_terms, trace_pair
@@ -86,6 +88,7 @@ __all__ = [
     "Jackknife",
     "LikelihoodFellError",
     "MCMCResult",
+    "MarginalKL",
     "Outcome",
     "PairCheck",
     "PredictiveCheck",
@@ -95,6 +98,7 @@ __all__ = [
     "Sandwich",
     "SteinMatrix",
     "Step",
+    "Surgery",
     "Temper",
     "Terms",
     "Thermodynamic",
@@ -123,6 +127,7 @@ __all__ = [
     "global_k_hat",
     "gradient_snr",
     "held_out_elpd",
+    "index_code_information",
     "isolated",
     "label_information",
     "load_state",
@@ -145,6 +150,7 @@ __all__ = [
     "stein_matrix",
     "stochastic_em",
     "summary",
+    "surgery",
     "tarp",
     "to_inference_data",
     "trace_pair",

@@ -16,6 +16,11 @@ OBJECTIVES = {
     "piwae": ("PIWAE", ((int, "M", None), (int, "K", None)), "the model on M K samples, the guide on miwae"),
     "ciwae": ("CIWAE", ((float, "beta", None), (int, "K", None)), "beta ELBO + (1 - beta) iwae"),
     "tvo": ("Thermodynamic", ((int, "intervals", None), (int, "K", None)), "the thermodynamic objective, left sum"),
+    "marginal": (
+        "MarginalKL",
+        ((int, "particles", 1),),
+        "the prior matched by the batch's average posterior alone; not a lower bound",
+    ),
     "jackknife": ("Jackknife", ((int, "K", None),), "iwae with its first-order bias off; not a lower bound"),
 }
 
