@@ -8,6 +8,7 @@ from .ais import AnnealedEstimate, ais
 from .alternate import Alternating, alternating
 from .apply import decode, encode, reconstruct, sample
 from .auxiliary import AuxiliaryWeight
+from .average import AveragePosterior, Moments, average_posterior, moments
 from .batch_statistics import reestimate_statistics
 from .batches import Batches
 from .bayes_loop import BayesLoop, bayes_loop
@@ -22,12 +23,14 @@ from .comparison import Comparison, Outcome
 from .edges import EdgeScores, edge_scores
 from .elbo import ELBO, AnalyticELBO, FreeBits
 from .elpd import elpd_from_draws, held_out_elpd, rank_elpd
+from .energy_distance import energy_distance
 from .estimators import Estimator
 from .evaluate import Evaluation, evaluate
 from .fit import fit
 from .fit_cavi import BoundFellError, CAVIRecord, fit_cavi
 from .fit_em import EMRecord, LikelihoodFellError, exact_em, fit_em
 from .freeze import log_prob
+from .from_codes import alternating_chain, sample_from_average
 from .gradient_snr import GradientSNR, gradient_snr
 from .groups import summary
 from .importance import ImportanceWeighted, Renyi, VRMax
@@ -46,6 +49,7 @@ from .psis_posterior import GlobalKHat, UntrustedGuideError, global_k_hat, psis_
 from .rates import describe_layer
 from .record import Record
 from .resampled import Resampled
+from .side_by_side import SideBySide, side_by_side
 from .stein import SteinMatrix, stein_matrix
 from .stochastic_em import stochastic_em
 from .surgery import Surgery, index_code_information, surgery
@@ -65,6 +69,7 @@ __all__ = [
     "Anneal",
     "AnnealedEstimate",
     "AuxiliaryWeight",
+    "AveragePosterior",
     "Batches",
     "BayesLoop",
     "Boosted",
@@ -89,6 +94,7 @@ __all__ = [
     "LikelihoodFellError",
     "MCMCResult",
     "MarginalKL",
+    "Moments",
     "Outcome",
     "PairCheck",
     "PredictiveCheck",
@@ -96,6 +102,7 @@ __all__ = [
     "Renyi",
     "Resampled",
     "Sandwich",
+    "SideBySide",
     "SteinMatrix",
     "Step",
     "Surgery",
@@ -109,6 +116,8 @@ __all__ = [
     "adam",
     "ais",
     "alternating",
+    "alternating_chain",
+    "average_posterior",
     "bayes_loop",
     "bdmc",
     "boost",
@@ -119,6 +128,7 @@ __all__ = [
     "edge_scores",
     "elpd_from_draws",
     "encode",
+    "energy_distance",
     "evaluate",
     "exact_em",
     "fit",
@@ -135,6 +145,7 @@ __all__ = [
     "loo",
     "make_terms",
     "mcmc_inference_data",
+    "moments",
     "nearest_truth",
     "number_information",
     "predictive_check",
@@ -146,7 +157,9 @@ __all__ = [
     "reestimate_statistics",
     "run_nuts",
     "sample",
+    "sample_from_average",
     "save_state",
+    "side_by_side",
     "stein_matrix",
     "stochastic_em",
     "summary",
