@@ -49,6 +49,7 @@ from .psis_posterior import GlobalKHat, UntrustedGuideError, global_k_hat, psis_
 from .rates import describe_layer
 from .record import Record
 from .resampled import Resampled
+from .self_consistent import SelfConsistency, refit_prior, self_consistent
 from .side_by_side import SideBySide, side_by_side
 from .stein import SteinMatrix, stein_matrix
 from .stochastic_em import stochastic_em
@@ -102,6 +103,7 @@ __all__ = [
     "Renyi",
     "Resampled",
     "Sandwich",
+    "SelfConsistency",
     "SideBySide",
     "SteinMatrix",
     "Step",
@@ -155,10 +157,12 @@ __all__ = [
     "rank_elpd",
     "reconstruct",
     "reestimate_statistics",
+    "refit_prior",
     "run_nuts",
     "sample",
     "sample_from_average",
     "save_state",
+    "self_consistent",
     "side_by_side",
     "stein_matrix",
     "stochastic_em",

@@ -9,7 +9,7 @@ what there is        what shows it
 losses, bounds       :func:`loss_curves`
 images               :func:`image_grid`, :func:`traversals`, :func:`interpolations`
 data, no images      :func:`profile_grid`
-codes                :func:`latent_scatter`
+codes                :func:`latent_scatter`, :func:`average_marginals`
 rates of layers      :func:`rate_bars`
 rates of units       :func:`unit_bars`
 other numbers        :func:`histogram`
@@ -24,6 +24,7 @@ replicated data      :func:`replicates`
 b'PNG'
 """
 
+from .plot_average import average_marginals
 from .plot_calibration import ecdf_band, rank_ecdf, replicates
 from .plot_codes import latent_scatter
 from .plot_curves import loss_curves
@@ -33,6 +34,7 @@ from .plot_statistics import forest, k_hat_histogram, k_hat_shares, rate_bars
 from .plot_style import png
 
 __all__ = [
+    "average_marginals",
     "ecdf_band",
     "forest",
     "histogram",

@@ -25,6 +25,7 @@ from .normal_gamma import NormalGamma
 from .one_bit import OneBit
 from .partial_pooling import PartialPooling
 from .ppca import PPCA
+from .refittable import GaussianPrior, MixturePrior
 from .residual_hvae import ResidualHVAE
 from .sequential_vae import SequentialVAE, SharedSequentialVAE
 from .sigmoid_belief import SigmoidBelief
@@ -52,6 +53,7 @@ __all__ = [
     "FreeDictionary",
     "GaussianLinear",
     "GaussianMixture",
+    "GaussianPrior",
     "GaussianTree",
     "GaussianVAE",
     "GrowthCurves",
@@ -61,6 +63,7 @@ __all__ = [
     "LocalLevel",
     "LossyVAE",
     "MarkovHVAE",
+    "MixturePrior",
     "MultiStageVAE",
     "NormalGamma",
     "Normalised",

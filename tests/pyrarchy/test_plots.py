@@ -9,7 +9,17 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from pyrarchy import plot_calibration, plot_codes, plot_curves, plot_images, plot_statistics, plot_style, plots
+from pyrarchy import (
+    plot_average,
+    plot_calibration,
+    plot_codes,
+    plot_curves,
+    plot_diagnostics,
+    plot_images,
+    plot_statistics,
+    plot_style,
+    plots,
+)
 
 
 def rng():
@@ -401,7 +411,16 @@ def test_doctests(module):
 
 
 def test_plots_offers_every_figure_of_its_files():
-    parts = (plot_calibration, plot_codes, plot_curves, plot_images, plot_statistics, plot_style)
+    parts = (
+        plot_average,
+        plot_calibration,
+        plot_codes,
+        plot_curves,
+        plot_images,
+        plot_diagnostics,
+        plot_statistics,
+        plot_style,
+    )
     assert sorted(name for part in parts for name in part.__all__) == sorted(plots.__all__)
     for part in parts:
         for name in part.__all__:
