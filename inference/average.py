@@ -20,6 +20,8 @@ from .apply import encode, sample
 from .isolation import isolated
 from .terms import is_latent, trace_pair
 
+CHUNK = 2**21  # numbers at once: 16 MiB
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -55,12 +57,19 @@ def moments(draws):
     n = z.shape[1]
     mean = z.mean((0, 1))
     u = z - mean
-    covariance = np.einsum("sni,snj->ij", u, u) / (len(z) * n)
+    covariance = np.einsum("sni,snj->ij", u, u, optimize=True) / (len(z) * n)
     scale = np.sqrt(np.maximum(covariance.diagonal(), np.finfo(float).tiny))
     u = u / scale
-    pair = np.einsum("sni,snj->nij", u, u) / len(z)
-    correlation = pair.mean(0)
-    half = 0.5 * correlation * (pair.diagonal(axis1=1, axis2=2)[:, :, None] + pair.diagonal(axis1=1, axis2=2)[:, None])
+    correlation = covariance / np.outer(scale, scale)
+    spread, spread_of_ratio = np.zeros((2, *covariance.shape))
+    step = max(1, CHUNK // correlation.size)  # a datum's products are D x D
+    for start in range(0, n, step):
+        part = u[:, start : start + step]
+        pair = np.einsum("sni,snj->nij", part, part, optimize=True) / len(z)
+        own = pair.diagonal(axis1=1, axis2=2)
+        spread += ((pair - correlation) ** 2).sum(0)
+        spread_of_ratio += ((pair - 0.5 * correlation * (own[:, :, None] + own[:, None])) ** 2).sum(0)
+    spread, spread_of_ratio = (np.sqrt(v / (n * (n - 1))) for v in (spread, spread_of_ratio))
     skew, fourth = (u**3).mean((0, 1)), (u**4).mean((0, 1))
     kurtosis = (u**4 - 4 * skew * u - 2 * fourth * (u**2 - 1) - fourth).mean(0)  # each datum's influence
 
@@ -73,8 +82,8 @@ def moments(draws):
         correlation,
         fourth - 3,
         error(z.mean(0)),
-        error(pair) * np.outer(scale, scale),
-        error(pair - half),
+        spread * np.outer(scale, scale),
+        spread_of_ratio,
         error(kurtosis),
     )
 
