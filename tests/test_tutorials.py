@@ -290,6 +290,30 @@ def check_33(verdicts, smoke):
     assert word == "holds" and ranks > 3 and average < -2
 
 
+def check_31(verdicts, smoke):
+    assert len(verdicts) == 21
+    word, (known, cap, marginal, error) = numbers(verdicts, "at n = 10 the code knows the bit and the rest of the KL")
+    assert abs(cap - 0.6931) < 1e-4 and known < cap + 1e-6 and (smoke or (word == "holds" and marginal > 10 * error))
+    word, (information, _) = numbers(verdicts, "z is used at n = 1")
+    assert word == "does not hold" and abs(information) < 0.01
+    word, (_, loss, _) = numbers(verdicts, "a learning rate of")
+    assert word == "does not hold" and loss > 6
+    word, _ = numbers(verdicts, "reconstructed means are blurred")
+    assert word == "holds"
+    if smoke:
+        return
+    word, (*_, gap, error) = numbers(verdicts, "one bit: training reaches the exact loss")
+    assert word == "holds" and abs(gap) < 0.05
+    word, (information, _) = numbers(verdicts, "z is used at n = 2")
+    assert word == "holds" and information > 0.4
+    word, (information, _, cap, _) = numbers(verdicts, "without a KL the codes tell all data apart and miss the prior")
+    assert word == "holds" and abs(information - cap) < 0.01
+    word, _ = numbers(verdicts, "the KL is why: without it reconstructed means are sharper")
+    assert word == "holds"
+    word, _ = numbers(verdicts, "the squared error is why")
+    assert word == "does not hold"
+
+
 CHECKS = {
     "01": check_01,
     "02": check_02,
@@ -300,6 +324,7 @@ CHECKS = {
     "21": check_21,
     "32": check_32,
     "33": check_33,
+    "31": check_31,
 }
 
 
