@@ -290,6 +290,22 @@ def check_33(verdicts, smoke):
     assert word == "holds" and ranks > 3 and average < -2
 
 
+def check_30(verdicts, smoke):
+    assert len(verdicts) == 20
+    word, (found, *_) = numbers(
+        verdicts, "with the exact posterior a self-consistent prior is that of maximum likelihood"
+    )
+    assert word == "holds" and abs(found - 2) < 0.1
+    word, (found, *_) = numbers(verdicts, "codes that are points have a self-consistent prior, too")
+    assert word == "does not hold" and found < 1e-5
+    word, (found, _) = numbers(verdicts, "a floor alone holds it, at the floor")
+    assert word == "holds" and abs(found - 0.25) < 0.01
+    word, (few, _, many, *_, cap) = numbers(verdicts, "with little noise the information is a property of the code")
+    assert word == "does not hold" and few < many < cap
+    word, _ = numbers(verdicts, "the prior does not matter to the held-out ELBO")
+    assert word != "holds"
+
+
 def check_31(verdicts, smoke):
     assert len(verdicts) == 21
     word, (known, cap, marginal, error) = numbers(verdicts, "at n = 10 the code knows the bit and the rest of the KL")
@@ -324,6 +340,7 @@ CHECKS = {
     "21": check_21,
     "32": check_32,
     "33": check_33,
+    "30": check_30,
     "31": check_31,
 }
 
