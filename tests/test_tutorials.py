@@ -130,6 +130,52 @@ def check_10(verdicts, smoke):
     assert word == "does not hold" and gain < -2 * error
 
 
+def check_11(verdicts, smoke):
+    assert len(verdicts) == 26
+    word, (four, eight) = numbers(verdicts, "Kaufman's ln Z is the sum over all lattices")
+    assert word == "holds" and max(four, eight) < 1e-9
+    word, (hot, *_, below) = numbers(verdicts, "the root may be taken positive")
+    assert word == "does not hold" and abs(hot - 0.6931) < 2e-4 and abs(below) < 1e-9
+    word, (*_, least) = numbers(verdicts, "the variational free energy is never below the true one")
+    assert word == "holds" and least >= 0
+    word, (off,) = numbers(verdicts, "neighbours have the energy of p on average")
+    assert word == "holds" and off < 4
+    word, (off,) = numbers(verdicts, "all of them have one mean")
+    assert word == "holds" and off < 3
+    word, (none, *kept) = numbers(verdicts, "the more levels are kept, the nearer the neighbours")
+    assert word == "holds" and abs(none - 0.5) < 0.03 and kept == sorted(kept) and kept[-1] > 0.7
+    if smoke:
+        return
+    word, (kl,) = numbers(verdicts, "on 4 x 4 the trained hierarchy is the Boltzmann distribution to .01 nats")
+    assert word == "holds" and 0 <= kl < 0.01
+    word, (kl, error) = numbers(verdicts, "on 8 x 8 to .05 nats at the critical temperature")
+    assert word == "holds" and -2 * error < kl < 0.05
+    word, (blind, kl) = numbers(verdicts, "independence within the levels costs on 4 x 4")
+    assert word == "holds" and 0.02 < blind < 0.06 and blind > 5 * kl
+    word, (blind, _, kl, _) = numbers(verdicts, "and on 8 x 8")
+    assert word == "holds" and blind > 3 * kl
+    word, _ = numbers(verdicts, "also in the finest level")
+    assert word == "does not hold"
+    word, _ = numbers(verdicts, "coarse to fine the problem is easy at any of three temperatures")
+    assert word == "holds"
+    word, _ = numbers(verdicts, "it is hardest at the critical temperature")
+    assert word == "does not hold"
+    word, (raster, *_) = numbers(verdicts, "in the order raster it is twice as far from p or more")
+    assert word == "does not hold" and raster > 0.04
+    word, _ = numbers(verdicts, "in the order fine to coarse it is twice as far from p or more")
+    assert word == "does not hold"
+    word, (off,) = numbers(verdicts, "the entropies of the levels sum to ln Z + U / T")
+    assert word == "holds" and off < 4
+    word, (*_, rise) = numbers(verdicts, "the finer its level, the more a spin is decided by those above")
+    assert word == "holds" and rise < 0.005
+    word, shares = numbers(verdicts, "the information is in the coarse levels")
+    assert word == "does not hold" and shares == sorted(shares, reverse=True) and shares[-1] < 0.35
+    word, (below, _, above) = numbers(verdicts, "one kept spin makes a neighbour")
+    assert word == "does not hold" and below > 0.9 and above < 0.6
+    word, (evidence, log_z, _) = numbers(verdicts, "the baseline halves the variance or better, trained")
+    assert word == "holds" and log_z > evidence > 5
+
+
 def check_12(verdicts, smoke):
     assert len(verdicts) == 13
     word, (before, after) = numbers(verdicts, "the alarm makes independent causes dependent")
@@ -335,6 +381,7 @@ CHECKS = {
     "02": check_02,
     "03": check_03,
     "10": check_10,
+    "11": check_11,
     "12": check_12,
     "20": check_20,
     "21": check_21,
