@@ -26,6 +26,7 @@ MODULES = (
     "section_annealed",
     "section_posterior",
     "section_rates",
+    "section_average",
     "section_calibration",
     "section_labels",
     "section_gradient",

@@ -72,6 +72,17 @@ def test_a_right_pair_is_exact_trusted_and_used():
     assert float(found["labels"]["information"][0]) < 3 * float(found["labels"]["error"][0])  # the labels are arbitrary
 
 
+def test_average_posterior_of_a_right_and_of_a_collapsed_layer():
+    """The cut adds up; a layer equal to its prior holds no information and differs from the prior in nothing."""
+    for (pair, x), used in ((exact_pair(), True), (collapsed_pair(), False)):
+        found = pyrarchy.diagnose(pair, x, only=["surgery", "average_posterior"])
+        cut = {name: float(found["surgery"][name]) for name in ("average_kl", "information", "marginal_kl")}
+        assert cut["average_kl"] == pytest.approx(cut["information"] + cut["marginal_kl"], abs=1e-5)
+        assert (cut["information"] > 0.05) == used
+        if not used:
+            assert "The mean of 0 of" in found["average_posterior"].attrs["says"]
+
+
 def test_a_collapsed_layer_and_weights_that_lie_are_called_so():
     pair, x = collapsed_pair()
     found = pyrarchy.diagnose(pair, x, num_samples=200, only=["held_out", "rates"])
