@@ -8,7 +8,7 @@ import torch
 from pyro.nn import PyroModule
 
 from pyrarchy.guides import Exact
-from pyrarchy.inference import predictive_check, sample
+from pyrarchy.inference import PredictiveCheck, predictive_check, sample
 from pyrarchy.zoo import PPCA
 
 
@@ -90,6 +90,21 @@ def test_p_is_the_posterior_predictives():
     expected = (top > 9).mean() + 0.5 * (top == 9).mean()
     assert found.p["max"] == pytest.approx(expected, abs=4 * (expected / 20_000) ** 0.5)
     assert found.observed["sd"] == pytest.approx(y.numpy().std())
+
+
+def test_flags_share_out_the_rate_and_reckon_with_data_used_twice():
+    """Two statistics and one of them per datum at .03: a third each, and P(min(p, 1 - p) <= a) <= 4 a."""
+    rate, limit = 0.03, 0.01 / 4
+    shares = np.full(400, 0.5)
+    at = {"low": limit * 0.99, "high": 1 - limit * 0.99}
+    over = {"low": limit * 1.01, "high": 1 - limit * 1.01}
+    for p, flagged in ((at, ["low", "high"]), (over, [])):
+        check = PredictiveCheck({}, {}, p, {"low": shares}, rate)
+        assert check.threshold == pytest.approx(0.01) and check.flagged == flagged
+    shares[:53] = 0.01  # .1 expected at most, with an error of .015: z = 2.17 (p .015); 54 of them: z = 2.33 (p .0098)
+    assert PredictiveCheck({}, {}, over, {"low": shares}, rate).flagged == []
+    shares[53] = 0.99
+    assert PredictiveCheck({}, {}, over, {"low": shares}, rate).flagged == ["low per datum"]
 
 
 def test_misuse_is_named():
