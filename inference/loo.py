@@ -39,7 +39,10 @@ def loo(
     """
     drawn = {"num_samples": num_samples, "plates": plates, "seed": seed, "coords": coords}
     found = to_inference_data(model, guide, args, kwargs, groups=("log_likelihood", "sample_stats"), **drawn)
-    stats, observed = found["sample_stats"], found["log_likelihood"].data_vars
+    try:
+        stats, observed = found["sample_stats"], found["log_likelihood"].data_vars
+    except KeyError:  # a density with a factor alone has no likelihood
+        raise ValueError("the model observes no data: there is no datum to leave out") from None
     if "log_weight_local" in stats:
         raise ValueError(
             "every latent belongs to a datum: with the parameters held fixed, leaving y_i out leaves nothing to learn from, "

@@ -43,7 +43,8 @@ def unit_kl(q, p, value):
     if q is None:
         return None
     try:
-        kl = kl_divergence(q, p)
+        # torch's KL of bits indexes one side by a mask of the other: both need the shape of the value
+        kl = kl_divergence(q.expand(value.shape), p.expand(value.shape))
     except NotImplementedError:
         kl = q.log_prob(value) - p.log_prob(value)
     return kl.expand(value.shape)

@@ -88,6 +88,7 @@ def run_sections(context, *, only=None, quick=False, seconds=SECONDS, progress=F
     """
     entries = sections()
     known = [entry.name for entry in entries]
+    only = [only] if isinstance(only, str) else only
     if unknown := sorted(set(only or ()) - set(known)):
         raise ValueError(f"no section(s) {unknown}; there are {known}")
     diagnosis = Diagnosis()

@@ -40,18 +40,21 @@ def log_partition(size, temperature):
     >>> round(log_z, 6), round(energy / 64, 6)
     (60.141781, -1.491589)
     """
-    beta = torch.tensor(check_lattice(size, temperature), dtype=torch.float64, requires_grad=True)
-    steps = torch.arange(2 * size, dtype=torch.float64) * math.pi / size
-    cosh = (2 * beta).cosh() / (2 * beta).tanh() - steps[1:].cos()
-    gamma = torch.cat([(2 * beta + beta.tanh().log())[None], torch.acosh(cosh)]) * size / 2
-    log_cosh = gamma.abs() + torch.log1p(torch.exp(-2 * gamma.abs()))
-    even, odd = log_cosh[::2].sum(), log_cosh[1::2].sum()
-    top = torch.maximum(even, odd).detach()
-    # products of sinh as products of cosh times tanh, whose sign and whose zero (at the critical point) are kept
-    total = (odd - top).exp() * (1 + gamma[1::2].tanh().prod()) + (even - top).exp() * (1 + gamma[::2].tanh().prod())
-    log_sinh = 2 * beta + torch.log1p(-torch.exp(-4 * beta))  # ln(2 sinh 2b)
-    log_z = -math.log(2) + size**2 / 2 * log_sinh + top + total.log()
-    (slope,) = torch.autograd.grad(log_z, beta)
+    with torch.enable_grad():  # the energy is a derivative, asked for inside evaluations, too
+        beta = torch.tensor(check_lattice(size, temperature), dtype=torch.float64, requires_grad=True)
+        steps = torch.arange(2 * size, dtype=torch.float64) * math.pi / size
+        cosh = (2 * beta).cosh() / (2 * beta).tanh() - steps[1:].cos()
+        gamma = torch.cat([(2 * beta + beta.tanh().log())[None], torch.acosh(cosh)]) * size / 2
+        log_cosh = gamma.abs() + torch.log1p(torch.exp(-2 * gamma.abs()))
+        even, odd = log_cosh[::2].sum(), log_cosh[1::2].sum()
+        top = torch.maximum(even, odd).detach()
+        # products of sinh as products of cosh times tanh, whose sign and whose zero (at the critical point) are kept
+        total = (odd - top).exp() * (1 + gamma[1::2].tanh().prod()) + (even - top).exp() * (
+            1 + gamma[::2].tanh().prod()
+        )
+        log_sinh = 2 * beta + torch.log1p(-torch.exp(-4 * beta))  # ln(2 sinh 2b)
+        log_z = -math.log(2) + size**2 / 2 * log_sinh + top + total.log()
+        (slope,) = torch.autograd.grad(log_z, beta)
     return log_z.item(), -slope.item()
 
 

@@ -159,3 +159,10 @@ def test_the_exact_samples_have_the_exact_moments():
     m = np.abs(spins.sum((1, 2)))
     values, p = magnetisation(4, CRITICAL)
     assert abs(m.mean() - (values.abs() * p).sum().item()) < 4 * m.std() / len(m) ** 0.5
+
+
+def test_exact_answer_inside_an_evaluation():
+    """Evaluations run without gradients; the energy is a derivative all the same."""
+    with torch.no_grad():
+        inside = Ising(4, 2.0).log_evidence()
+    assert inside == Ising(4, 2.0).log_evidence()
