@@ -46,6 +46,7 @@ METHODS = {
     "HVAE, 5 layers": Method("hvae", DEEP),
     "HVAE + warm-up": Method("hvae", DEEP, WARM_UP),
     "ladder + warm-up": Method("ladder_vae", DEEP, WARM_UP),
+    "ladder + warm-up + BN": Method("ladder_vae_bn", DEEP, WARM_UP),
     "IAF-VAE, 2 layers": Method("ladder_iaf", {"z_dims": (24, 8), "width": 200, "steps": 2, "hidden": (64,)}, WARM_UP),
     "VLAE, 3 rungs": Method("vlae", {"z_dims": (16, 8, 8), "hidden": (200, 100, 50)}, WARM_UP),
     "SVAE, 3 steps": Method(

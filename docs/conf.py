@@ -5,6 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from make import PROJECT
+
 import pyrarchy
 
 project = "Pyrarchy"
@@ -13,14 +15,8 @@ copyright = author
 release = version = pyrarchy.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "myst_nb", "formulas"]
-exclude_patterns = [
-    "_build",
-    "benchmarks.md",
-    "mnist_importance.md",
-    "sparse_features.md",
-    "ising.md",
-    "lossy_rates.md",
-]  # shown through _generated/project
+# what is shown through _generated/project is not shown twice
+exclude_patterns = ["_build", *(Path(page).name for page in PROJECT.values() if page.startswith("docs/"))]
 suppress_warnings = ["myst.xref_missing", "myst.header"]  # links between files of the repository, such as LICENSE
 
 autodoc_member_order = "bysource"

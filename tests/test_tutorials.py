@@ -1,5 +1,6 @@
 """Every tutorial runs, leaves nothing behind, and its verdicts agree with the numbers printed in them."""
 
+import json
 import os
 import re
 import subprocess
@@ -394,7 +395,15 @@ CHECKS = {
 
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_tutorial_at_smoke_size(name, tmp_path):
-    CHECKS[name[:2]](run(name, tmp_path, smoke=True), smoke=True)
+    verdicts = run(name, tmp_path, smoke=True)
+    CHECKS[name[:2]](verdicts, smoke=True)
+    ledger = json.loads((FOLDER.parent / "docs" / "ledger.json").read_text())[name]
+    assert [stem(claim) for claim in verdicts] == [stem(claim) for _, claim in ledger], f"run docs/ledger.py {name[:2]}"
+
+
+def stem(claim):
+    """A claim up to what was measured."""
+    return re.split(r"[(:,]? ?[+-]?[.\d]", claim, maxsplit=1)[0]
 
 
 @pytest.mark.slow
