@@ -227,11 +227,17 @@ def preflight(model, guide, objective, batch, *, whole=True, single=True):
     return parameters, remarks
 
 
+def sites_not_finite(model_trace, guide_trace):
+    """The sites whose log-probability is not finite, in words: ``["model site 'x'"]``."""
+    return [
+        f"{side} site '{name}'"
+        for side, trace in (("model", model_trace), ("guide", guide_trace))
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not torch.isfinite(log_density(site)).all()
+    ]
+
+
 def non_finite_sites(model_trace, guide_trace):
     """A sentence that names the sites whose log-probability is not finite."""
-    bad = []
-    for side, trace in (("model", model_trace), ("guide", guide_trace)):
-        for name, site in trace.nodes.items():
-            if site["type"] == "sample" and not torch.isfinite(log_density(site)).all():
-                bad.append(f"{side} site '{name}'")
+    bad = sites_not_finite(model_trace, guide_trace)
     return f"the log-probability is not finite at {', '.join(bad)}" if bad else "no single site is to blame"

@@ -65,7 +65,8 @@ def diagnose(
         ``rates``, ...). Every variable has the attribute ``unit`` and, where it is one, ``bound`` ("lower bound in
         expectation", "exact", ...); the group's ``says`` is its meaning in words. The attribute ``left_out`` names the
         sections that do not apply, a line each, with the reason.
-    :raises ValueError: for a name in ``only`` that is no section.
+    :raises ValueError: for a name in ``only`` that is no section, and for a pair that cannot be run or scored on the data;
+        a site at fault is named.
     :raises TypeError: for what is neither a pair nor a run folder.
 
     >>> import torch, pyrarchy
@@ -77,8 +78,33 @@ def diagnose(
     model, guide = _pair(pair)
     args, labels = _arguments(pair, data, labels)
     context = Context(model, guide, args, num_samples=num_samples, seed=seed, plates=plates, labels=labels)
+    _see_that_it_runs(context)
     found = run_sections(context, only=only, quick=quick, seconds=seconds, progress=progress)
     return found.to_tree({"num_samples": num_samples, "seed": seed})
+
+
+def _see_that_it_runs(context):
+    """One validated pass: a guide or data that do not fit the model are an error, and no diagnostic that does not apply."""
+    import pyro
+    import torch
+
+    from .inference import isolated, trace_pair
+    from .inference.preflight import sites_not_finite
+    from .inference.terms import check_sites
+
+    for part in context.args:
+        if isinstance(part, torch.Tensor) and not (finite := part.isfinite()).all():
+            place = tuple((~finite).nonzero()[0].tolist())
+            raise ValueError(f"the data hold NaN or infinity, first at {place}: drop or fill these rows")
+    with isolated(context.model, context.guide, seed=context.seed), torch.no_grad(), pyro.validation_enabled(True):
+        try:
+            traces = trace_pair(context.model, context.guide, context.args, plates=context.plates)
+        except RuntimeError as error:
+            reason = str(error).split("Trace Shapes:")[0].strip()
+            raise ValueError(f"the pair does not run on these data: {reason}") from error
+        check_sites(*traces)
+        if odd := sites_not_finite(*traces):
+            raise ValueError(f"the log-probability of the data is not finite at {', '.join(odd)}")
 
 
 def run_sections(context, *, only=None, quick=False, seconds=SECONDS, progress=False):

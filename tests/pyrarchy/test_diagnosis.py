@@ -310,3 +310,20 @@ def test_every_section_has_words(extra):
         assert all(caption.endswith(".") for _, caption in one.figures.values())
         if one.table is not None:
             assert {len(row) for row in one.table[1]} == {len(one.table[0])}
+
+
+def test_a_pair_or_data_that_do_not_fit_are_an_error():
+    """Nothing is left out in silence because the guide is another model's or the data are no data of the model."""
+    (model, guide), x = exact_pair()
+    other = pyrarchy.pretrained("vlae")[1]
+    with pytest.raises(ValueError, match="another model"):
+        pyrarchy.diagnose((model, other), x, quick=True)
+    with pytest.raises(ValueError, match=r"NaN or infinity, first at \(3, 0\)"):
+        holed = x.clone()
+        holed[3] = float("nan")
+        pyrarchy.diagnose((model, guide), holed, quick=True)
+    with pytest.raises(ValueError, match="does not run on these data"):
+        pyrarchy.diagnose((model, guide), torch.zeros(5, 9), quick=True)
+    grey = torch.full((4, 64), 0.3)
+    with pytest.raises(ValueError, match="site 'x'"):
+        pyrarchy.diagnose(pyrarchy.pretrained("vlae"), grey, quick=True)
