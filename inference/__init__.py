@@ -3,6 +3,7 @@
 if not __name__.startswith("pyrarchy."):
     raise ImportError("import pyrarchy.inference: the folder inference/ is the package pyrarchy.inference.")
 
+from .adam import adam
 from .aggregate import AggregatePosterior
 from .ais import AnnealedEstimate, ais
 from .alternate import Alternating, alternating
@@ -37,7 +38,7 @@ from .importance import ImportanceWeighted, Renyi, VRMax
 from .inference_data import to_inference_data
 from .isolation import isolated
 from .loo import loo
-from .loop import DivergedError, Step, adam
+from .loop import DivergedError, Step
 from .marginal_kl import MarginalKL
 from .mcmc import MCMCResult, mcmc_inference_data, run_nuts
 from .multisample import CIWAE, MIWAE, PIWAE, Jackknife, Thermodynamic

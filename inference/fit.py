@@ -33,6 +33,7 @@ def fit(
     resume=False,
     save_every=500,
     progress=False,
+    tape=True,
 ):
     """Train a pair by SVI, in place.
 
@@ -52,6 +53,8 @@ def fit(
     :param bool resume: continue from the checkpoint in ``out`` if there is one.
     :param int save_every: steps between checkpoints.
     :param bool progress: whether to show a progress bar.
+    :param bool tape: whether steps are recorded once and replayed where that gives the same numbers to the last bit
+        (:mod:`~pyrarchy.inference.tape`); the record's ``path`` says which way they went.
     :returns: :class:`~pyrarchy.inference.Record`, in nats per datum.
     :raises ValueError: for a pair that would train wrongly (naming site or parameter), or inconsistent arguments.
     :raises DivergedError: when loss or gradient are not finite; the last good checkpoint stays.
@@ -73,7 +76,7 @@ def fit(
     total = steps if steps is not None else epochs * len(batches)
     started = time.perf_counter()
     with isolated(model, guide, seed=seed, train=True):
-        loop = Loop(model, guide, batches, objective, optimizer, schedule, temper, clip_norm, out, seed)
+        loop = Loop(model, guide, batches, objective, optimizer, schedule, temper, clip_norm, out, seed, tape)
         if resume and (Path(out) / "checkpoint.npz").exists():
             loop.restore()
         loop.run(total, callbacks, save_every, progress)

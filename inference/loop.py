@@ -1,21 +1,21 @@
 """The training loop of :func:`~pyrarchy.inference.fit`: its state, one step, and what a checkpoint holds of it."""
 
 import math
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pyro
 import torch
 
-from .announce import plain_submodules, unannounced
+from .adam import adam
 from .batch_statistics import coupled_modules
 from .batches import digest, length
 from .bound import Bound
 from .checkpoint import load_latest, load_state, save_state, write_atomically
 from .isolation import buffers_kept, rng_state, root_modules, set_rng_state
-from .preflight import data_size, non_finite_sites, preflight
+from .measure import Measure
+from .preflight import non_finite_sites, preflight
 from .record import Record
 from .terms import trace_pair
 
@@ -37,15 +37,10 @@ class Step:
     guide: object
 
 
-def adam(lr=1e-3, **options):
-    """A factory of fused Adam, for ``fit(optimizer=adam(1e-3))``."""
-    return partial(torch.optim.Adam, lr=lr, fused=True, **options)
-
-
 class Loop:
     """The state of one training: parameters, optimiser, place in the data, record."""
 
-    def __init__(self, model, guide, batches, objective, optimizer, schedule, temper, clip_norm, out, seed):
+    def __init__(self, model, guide, batches, objective, optimizer, schedule, temper, clip_norm, out, seed, tape=True):
         self.model, self.guide, self.batches, self.objective = model, guide, batches, objective
         self.schedule, self.temper, self.clip_norm, self.seed = schedule, temper, clip_norm, seed
         self.out = Path(out) if out is not None else None
@@ -62,7 +57,7 @@ class Loop:
         if temper is not None:
             temper.check()
         self.tensors = list(self.parameters.values())
-        self.plain = plain_submodules(model, guide)
+        self.measure = Measure(model, guide, objective, self.tensors, temper, tape)
         factory = optimizer if callable(optimizer) else adam(float(optimizer))
         self.optimizer = factory(self.tensors)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -74,7 +69,6 @@ class Loop:
         self.lower = getattr(objective, "is_lower_bound", True) and not remarks
         self.record = Record(objective=describe(objective, temper), is_lower_bound=self.lower, remarks=remarks)
         self.epoch, self.consumed, self.epoch_rng = 0, 0, None
-        self.sizes = {}
         size = getattr(batches, "batch_size", None), getattr(batches, "num_rows", None)
         self.setting = {
             "seed": seed,
@@ -96,6 +90,7 @@ class Loop:
                     if not self._run_epoch(total, callbacks, save_every, bar):
                         break
             # an objective under a temperature that has not reached one bounds nothing
+            self.record.path = self.measure.tape.path
             self.record.is_lower_bound = self.lower and (self.temper is None or self.temper.finished)
             self.save()
         finally:
@@ -126,59 +121,22 @@ class Loop:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         beta = 1.0 if self.temper is None else self.temper.set_step(step)
-        shapes = tuple(getattr(t, "shape", None) for t in batch)
         try:
-            with ExitStack() as stack:
-                if shapes not in self.sizes:  # a shape seen for the first time runs with Pyro's validation on
-                    stack.enter_context(pyro.validation_enabled(True))
-                if beta != 1.0:
-                    stack.enter_context(self.temper)
-                loss, value = self._loss(batch, shapes)
+            figures, gradients = self.measure(batch, beta != 1.0)
         except ValueError:
             if all(torch.isfinite(p).all() for p in self.tensors):
                 raise
             self._diverged(batch, step, math.nan, math.nan)  # validation met the damage before the loss did
-        total = torch.nn.utils.get_total_norm([p.grad for p in self.tensors if p.grad is not None], foreach=True)
-        loss, value, norm = torch.stack([loss.detach(), value, total.to(loss)]).tolist()  # the step's one host sync
+        loss, value, norm = figures.tolist()  # the step's one host sync
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._diverged(batch, step, loss, norm)
+        for tensor, gradient in zip(self.tensors, gradients, strict=True):
+            tensor.grad = gradient
         if self.clip_norm is not None and norm > self.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.tensors, self.clip_norm, total, foreach=True)
+            torch.nn.utils.clip_grads_with_norm_(self.tensors, self.clip_norm, figures[2], foreach=True)
         self.optimizer.step()
         record.append(loss, value, beta, norm, self.optimizer.param_groups[0]["lr"])
         return Step(record.step, self.epoch, loss, value, record, self.model, self.guide)
-
-    def _loss(self, batch, shapes):
-        """Backward pass of the loss per datum; returns loss and value at temperature one as tensors."""
-        self.optimizer.zero_grad(set_to_none=True)
-        objective = self.objective
-        if isinstance(objective, Bound):
-            run = objective.run(self.model, self.guide, batch)
-            with unannounced(self.plain):
-                terms = run.live()
-                objective.check(terms)
-                per_datum = objective.followed(terms, run)
-            size = self.sizes.setdefault(shapes, terms.layout.batch)
-            loss = -per_datum.sum() / size
-            loss.backward()
-            with torch.no_grad():
-                value = -loss.detach()
-                if terms.is_tempered:
-                    value = objective.reduce(terms.at_temperature_one()).sum() / size
-            return loss, value
-        if shapes not in self.sizes:
-            kept = rng_state()
-            with buffers_kept(self.model, self.guide):
-                self.sizes[shapes] = data_size(trace_pair(self.model, self.guide, batch)[0])
-            set_rng_state(kept)
-        loss = objective.loss_and_grads(self.model, self.guide, *batch)
-        loss = sum(loss) if isinstance(loss, tuple) else loss
-        size = self.sizes[shapes]
-        for parameter in self.tensors:
-            if parameter.grad is not None:
-                parameter.grad.div_(size)
-        loss = torch.as_tensor(loss, dtype=self.tensors[0].dtype) / size
-        return loss, -loss
 
     def _diverged(self, batch, step, loss, norm):
         with torch.no_grad(), self._handlers():

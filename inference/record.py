@@ -19,6 +19,7 @@ class Record:
     :ivar int step: steps taken.
     :ivar float seconds: wall time of this process, set-up included.
     :ivar list remarks: what happened on the way, in words.
+    :ivar str path: how the steps were computed, by a tape or under Pyro and then why, in words.
     """
 
     objective: str = ""
@@ -31,6 +32,7 @@ class Record:
     step: int = 0
     seconds: float = 0.0
     remarks: list = field(default_factory=list)
+    path: str = ""
 
     CURVES = ("losses", "values", "temperatures", "grad_norms", "learning_rates")
 

@@ -143,7 +143,7 @@ class Fit:
         if reestimate_statistics(self.model, self.guide, batches, seed=plan["seed"]):
             save_modules(self.model, self.guide, self.out / "checkpoint.npz")
         bound = "" if record.is_lower_bound else " (not a lower bound)"
-        self.say(f"{record.step} steps in {record.seconds:.1f} s; {record.objective}{bound}")
+        self.say(f"{record.step} steps in {record.seconds:.1f} s; {record.objective}{bound}; {record.path}")
         return record
 
     def fit_em(self, train):

@@ -13,7 +13,7 @@ import pyrarchy
 from pyrarchy import zoo
 from pyrarchy.check_command import ROWS, check
 from pyrarchy.fit_command import to_tensors
-from pyrarchy.inference import ELBO, evaluate, isolated, load_state, save_state
+from pyrarchy.inference import ELBO, evaluate, fit, isolated, load_state, save_state
 from pyrarchy.inference.loop import load_modules
 from pyrarchy.objectives import make_objective
 from pyrarchy.run_folder import prepare
@@ -155,3 +155,18 @@ def test_pair_of_another_module_is_found_by_path(tmp_path, monkeypatch):
         pyrarchy.get_pair("elsewhere:not_a_pair")
     with pytest.raises(ValueError, match="cannot load"):
         pyrarchy.get_pair("elsewhere:missing")
+
+
+@pytest.mark.parametrize("name", [n for n, pair in PAIRS.items() if pair.training.method == "svi"])
+def test_every_row_trains_on_the_tape_to_the_same_bits(name):
+    """Ten steps by the row's own objective and estimator: recorded and replayed, and under Pyro alone."""
+    plan, found = PAIRS[name].training, {}
+    objective = make_objective(plan.objective, plan.estimator)
+    for tape in (True, False):
+        _, model, guide, args = small(PAIRS[name])
+        record = fit(model, guide, args, objective=objective, steps=10, optimizer=plan.lr, tape=tape)
+        found[tape] = record, [p.detach() for p in (*model.parameters(), *guide.parameters())]
+    assert found[True][0].losses == found[False][0].losses
+    assert all(torch.equal(a, b) for a, b in zip(found[True][1], found[False][1], strict=True))
+    stock = type(objective).__module__.startswith("pyro.")
+    assert found[True][0].path.startswith("Pyro (Trace_ELBO reads" if stock else "tape (5 of 10")

@@ -12,6 +12,7 @@ Differs from the book: proper priors on coefficients and scales where it has fla
 import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
+from pyro.poutine.util import is_validation_enabled
 
 
 class VaryingIntercept(PyroModule):
@@ -64,10 +65,11 @@ class VaryingIntercept(PyroModule):
         shapes = {name: tuple(part.shape) for name, part in (("y", y), ("x", x), ("group", group), ("u", u))}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"site 'y': the arguments have shapes {shapes}; give one entry per row in each")
-        counts = group.bincount(minlength=self.num_groups)
-        if len(counts) != self.num_groups or bool((counts == 0).any()):
-            raise ValueError(
-                f"site 'epsilon': the model was made for {self.num_groups} groups, and the rows are of "
-                f"{int((counts > 0).sum())}, numbered up to {int(group.max())}: make it for these data"
-            )
+        if is_validation_enabled():  # it reads values, which a recorded step cannot
+            counts = group.bincount(minlength=self.num_groups)
+            if len(counts) != self.num_groups or bool((counts == 0).any()):
+                raise ValueError(
+                    f"site 'epsilon': the model was made for {self.num_groups} groups, and the rows are of "
+                    f"{int((counts > 0).sum())}, numbered up to {int(group.max())}: make it for these data"
+                )
         return u.new_zeros(self.num_groups).index_put((group,), u)

@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from pyrarchy.guides import Amortized, Encoder, Exact
-from pyrarchy.inference import ELBO, Bound, fit
+from pyrarchy.inference import ELBO, Bound, adam, fit
 from pyrarchy.inference.alternate import Alternating, alternating
-from pyrarchy.inference.loop import adam
 from pyrarchy.zoo import PPCA
 
 X_DIM, Z_DIM, ROWS = 5, 2, 60

@@ -1,0 +1,95 @@
+"""What one training step needs of a batch: loss, value at temperature one, gradients and their norm, all per datum."""
+
+from contextlib import ExitStack
+
+import pyro
+import torch
+from pyro.poutine.runtime import _PYRO_STACK
+
+from .announce import plain_submodules, unannounced
+from .bound import Bound
+from .isolation import buffers_kept, rng_state, set_rng_state
+from .preflight import data_size
+from .tape import Tape
+from .terms import trace_pair
+
+
+class Measure:
+    """Figures ``[loss, value, gradient norm]`` and gradients of a batch, in nats per datum.
+
+    :param model, guide: the pair. :param objective: a :class:`Bound` or one of Pyro's own.
+    :param tensors: what is trained. :param temper: a temperature, on while ``tempered``.
+    :param bool tape: whether steps may be recorded and replayed (:mod:`~pyrarchy.inference.tape`).
+    """
+
+    def __init__(self, model, guide, objective, tensors, temper=None, tape=True):
+        self.model, self.guide, self.objective, self.tensors, self.temper = model, guide, objective, tensors, temper
+        self.plain = plain_submodules(model, guide)
+        self.sizes, self.tempered = {}, False
+        off = None if tape else "tape=False"
+        if tape and not isinstance(objective, Bound):
+            off = f"{type(objective).__name__} reads its value in Python"
+        elif tape and any(t.device.type != "cpu" for t in tensors):
+            off = "a recording replays on the CPU only"
+        self.tape = Tape(self.compute, tensors, model, guide, (objective, temper, *_PYRO_STACK), off)
+
+    def __call__(self, batch, tempered=False):
+        """``(figures, gradients)``; figures a tensor (3,), gradients one for each tensor, ``None`` where not reached."""
+        self.tempered = tempered
+        return self.tape(batch, tempered)
+
+    def compute(self, batch):
+        """The same by running the pair under Pyro; a shape seen for the first time runs with Pyro's validation on."""
+        shapes = tuple(getattr(t, "shape", None) for t in batch)
+        with ExitStack() as stack:
+            if shapes not in self.sizes:
+                stack.enter_context(pyro.validation_enabled(True))
+            if self.tempered:
+                stack.enter_context(self.temper)
+            loss, value, gradients = (self._ours if isinstance(self.objective, Bound) else self._stock)(batch, shapes)
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None], foreach=True)
+        return torch.stack([loss, value, norm.to(loss)]), gradients
+
+    def _ours(self, batch, shapes):
+        objective = self.objective
+        run = objective.run(self.model, self.guide, batch)
+        with unannounced(self.plain):
+            terms = run.live()
+            objective.check(terms)
+            per_datum = objective.followed(terms, run)
+        size = self.sizes.setdefault(shapes, terms.layout.batch)
+        loss = -per_datum.sum() / size
+        gradients = _apart(torch.autograd.grad(loss, self.tensors, allow_unused=True))
+        with torch.no_grad():
+            loss = loss.detach()
+            value = -loss
+            if terms.is_tempered:
+                value = objective.reduce(terms.at_temperature_one()).sum() / size
+        return loss, value, gradients
+
+    def _stock(self, batch, shapes):
+        if shapes not in self.sizes:
+            kept = rng_state()
+            with buffers_kept(self.model, self.guide):
+                self.sizes[shapes] = data_size(trace_pair(self.model, self.guide, batch)[0])
+            set_rng_state(kept)
+        for tensor in self.tensors:
+            tensor.grad = None
+        loss = self.objective.loss_and_grads(self.model, self.guide, *batch)
+        loss = sum(loss) if isinstance(loss, tuple) else loss
+        size = self.sizes[shapes]
+        gradients = [None if t.grad is None else t.grad.div_(size) for t in self.tensors]
+        loss = torch.as_tensor(loss, dtype=self.tensors[0].dtype, device=self.tensors[0].device) / size
+        return loss, -loss, gradients
+
+
+def _apart(gradients):
+    """Gradients that share no memory and repeat none, so that an optimiser may write to them."""
+    seen, out = set(), []
+    for g in gradients:
+        if g is not None and (g.data_ptr() in seen or (0 in g.stride() and g.numel() > 1)):
+            g = g.clone(memory_format=torch.contiguous_format)
+        out.append(g)
+        if g is not None:
+            seen.add(g.data_ptr())
+    return out
