@@ -66,7 +66,9 @@ def elbo(model, guide, particles=4000):
     return log_w.mean().item(), log_w.std().item() / particles**0.5
 
 
-@pytest.mark.parametrize(("rows", "batch_size", "steps"), [(None, None, 400), (N, 6, 800)], ids=["whole", "minibatches"])
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "steps"), [(None, None, 400), (N, 6, 800)], ids=["whole", "minibatches"]
+)
 def test_trained_to_the_exact_gap(rows, batch_size, steps):
     """By Trace_ELBO, on all rows at once and on minibatches scaled to them."""
     model, whole = Groups(rows), Groups()
@@ -89,7 +91,9 @@ def test_the_ladder_reads_the_samples_above_it_and_the_top_is_its_evidence_alone
     model_trace, guide_trace = guide.get_traces()
     evidence = guide.part_1.encode(X)
     torch.testing.assert_close(guide_trace.nodes["z2"]["fn"].mean, evidence["z2"].mean)
-    p, q, e = (site.base_dist for site in (model_trace.nodes["z1"]["fn"], guide_trace.nodes["z1"]["fn"], evidence["z1"]))
+    p, q, e = (
+        site.base_dist for site in (model_trace.nodes["z1"]["fn"], guide_trace.nodes["z1"]["fn"], evidence["z1"])
+    )
     torch.testing.assert_close(q.scale**-2, p.scale**-2 + e.scale**-2)
     torch.testing.assert_close(q.loc * q.scale**-2, p.loc * p.scale**-2 + e.loc * e.scale**-2)
     torch.testing.assert_close(p.loc, guide_trace.nodes["z2"]["value"].expand(N, 2))
