@@ -187,10 +187,22 @@ class AggregatePosterior(dist.TorchDistribution):
         raise NotImplementedError
 
 
+def _plate_size(node):
+    return next((f.size for f in node["cond_indep_stack"] if f.name == "data"), None)
+
+
 def _answer(model, guide, rows, site):
     """Name of the site and the guide's distribution there, of batch shape (n,), or a ValueError that names the site."""
     (_, first), (model_trace, second) = (trace_pair(model, guide, rows) for _ in range(2))
     latents = [n for n, s in model_trace.nodes.items() if is_latent(s)]
+    local = [n for n in latents if _plate_size(model_trace.nodes[n]) is not None]
+    if site not in local and (site in latents or (site is None and not local)):
+        which = f"site '{site}' lies" if site else f"the latents {latents} lie"
+        remedy = f"Give site=, one of {local}" if local else "Judge it as a whole: evaluate, global_k_hat, loo"
+        raise ValueError(
+            f"{which} outside plate 'data': there is one posterior for all data, so no codes of single data and no average "
+            f"over them. {remedy}."
+        )
     if site is None and len(latents) == 1:
         (site,) = latents
     if site not in latents:
@@ -200,11 +212,11 @@ def _answer(model, guide, rows, site):
             f"site '{site}' is not sampled by the guide, which has {[n for n in first.nodes if n in latents]}"
         )
     node, q = first.nodes[site], first.nodes[site]["fn"]
-    size = next((f.size for f in node["cond_indep_stack"] if f.name == "data"), None)
-    if size is None or q.batch_shape != (size,) or len(q.event_shape) != 1:
+    if q.batch_shape != (_plate_size(node),) or len(q.event_shape) != 1:
         raise ValueError(
             f"site '{site}': its batch shape {tuple(q.batch_shape)} and event shape {tuple(q.event_shape)} are not those "
-            "of one vector per datum of plate 'data': there is no aggregate over the data."
+            "of one vector per datum of plate 'data', the aggregate's components. Make a number a vector of one, "
+            "Normal(loc.unsqueeze(-1), scale).to_event(1), and leave other plates out."
         )
     if isinstance(innermost(q), dist.Delta):
         raise ValueError(f"site '{site}': the guide has no density of its own there (a point mass, or a joint guide's)")

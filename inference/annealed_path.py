@@ -206,7 +206,11 @@ def _total(table):
 def _check(terms):
     if not terms.log_p:
         raise ValueError("the model has no latent site to anneal")
-    terms.paired_sites()
+    if odd := sorted(set(terms.log_p) ^ set(terms.log_q)):
+        raise ValueError(
+            f"the guide's density sits on the auxiliary site(s) {odd}, not on the model's {sorted(terms.log_p)}, between "
+            "which annealing has no path: start from the prior, guide=None."
+        )
     if points := terms.point_masses():
         raise ValueError(f"the guide fixes site(s) {points} at a point: annealing must start from a density there")
     if terms.scale != 1.0:

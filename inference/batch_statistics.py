@@ -13,7 +13,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .batches import as_batches
+from .batches import as_batches, smallest
 from .isolation import isolated, root_modules
 from .terms import trace_pair
 
@@ -60,6 +60,47 @@ class Coupling(Messenger):
     def _pyro_post_sample(self, msg):
         if not msg["is_observed"] and not site_is_subsample(msg):
             self._drawn = True
+
+
+def check_single_rows(model, guide, batches, first, *, particles=1, plates=1):
+    """Refuse, by name, a batch normalisation to which some batch of an epoch would hand one row: it has no variance.
+
+    Asked before the first step, since the last batch of an epoch is the one that may be too small.
+
+    :param first: a batch, of which one row is run with ``particles`` draws, as in training.
+    :raises ValueError: with the batch sizes nearby that leave no row alone.
+    """
+    normalisers = batch_normalisers(model, guide)
+    if not normalisers or smallest(batches) != 1:
+        return
+
+    def look(name):
+        def hook(module, given):
+            if module.training and given[0].numel() == module.num_features:
+                raise ValueError(
+                    f"batch normalisation '{name}' takes a variance over the rows of a batch, and {_lone_row(batches)}"
+                )
+
+        return hook
+
+    hooks = [module.register_forward_pre_hook(look(name)) for name, module in normalisers.items()]
+    one = tuple(part[:1] if getattr(part, "shape", ()) else part for part in first)
+    try:
+        with torch.no_grad():
+            trace_pair(model, guide, one, num_particles=particles, plates=plates)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _lone_row(batches):
+    """Which batch has one row, and what to do."""
+    rows, size = getattr(batches, "num_rows", None), getattr(batches, "batch_size", None)
+    if rows is None or size is None or rows == 1:
+        return "some batch of the data holds a single row: see that each holds at least two."
+    fit = [n for n in sorted(range(max(2, size - 3), size + 5), key=lambda n: abs(n - size)) if rows % n != 1][:2]
+    where = f"{rows} rows in batches of {size} leave one row alone"
+    return f"{where}: choose another batch_size, {' or '.join(map(str, sorted(fit)))} for instance."
 
 
 def reestimate_statistics(model, guide, data, batch_size=None, *, plates=1, seed=0):

@@ -1,6 +1,7 @@
 """Minibatches whose order is a function of the seed and the epoch alone, so that a resumed run sees the same rows."""
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -127,7 +128,7 @@ def as_batches(data, batch_size=None, seed=0):
         raise TypeError(
             f"data must be a tensor, a tuple of tensors or an iterable of batches, not {type(data).__name__}"
         )
-    if iter(data) is data:
+    if isinstance(data, Iterator):  # asking iter() would make a DataLoader draw a seed
         raise TypeError(
             f"data is a {type(data).__name__}, which is exhausted after one pass. Pass something that can be iterated "
             "again: a list or a DataLoader."
@@ -146,6 +147,30 @@ def digest(batch):
                 f"{part.dtype} {tuple(part.shape)}".encode() + part.detach().cpu().contiguous().numpy().tobytes()
             )
     return sha.hexdigest()[:12]
+
+
+def smallest(batches):
+    """Rows of the smallest batch of an epoch, or ``None`` where the data do not tell before they are drawn."""
+    if isinstance(batches, Batches) and not batches.whole:
+        rows, size = batches.num_rows, batches.batch_size
+    elif isinstance(batches, Batches):
+        return _rows(batches.tensors)
+    else:
+        source = getattr(batches, "iterable", None)
+        if isinstance(source, (list, tuple)):
+            return min((n for n in map(_rows, source) if n is not None), default=None)
+        size = getattr(source, "batch_size", None)  # a DataLoader
+        if not isinstance(size, int) or not hasattr(source, "dataset") or not hasattr(source.dataset, "__len__"):
+            return None
+        rows = len(source.dataset)
+        if getattr(source, "drop_last", False):
+            return size
+    return rows % size or size
+
+
+def _rows(batch):
+    parts = batch if isinstance(batch, (tuple, list)) else (batch,)
+    return min((part.shape[0] for part in parts if getattr(part, "shape", ())), default=None)
 
 
 def length(batches):

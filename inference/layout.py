@@ -72,7 +72,8 @@ def lay_out(sites, latents, num_particles, plates):
     if local and outside:
         raise ValueError(
             f"site(s) {outside} lie outside plate '{DATA}' while {local} lie inside: a bound per datum is not "
-            "defined when global and local sites mix. Use pyro.infer.Trace_ELBO, or move the sites into the plate."
+            f"defined when global and local sites mix. Call the plate anything but '{DATA}', and the whole data set is one "
+            "datum with a log p(x) of its own; or move the sites into the plate, or train by pyro.infer.Trace_ELBO."
         )
     for name, site in sites.items():
         for f in site["cond_indep_stack"]:

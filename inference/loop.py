@@ -9,7 +9,7 @@ import pyro
 import torch
 
 from .adam import adam
-from .batch_statistics import coupled_modules
+from .batch_statistics import check_single_rows, coupled_modules
 from .batches import digest, length
 from .bound import Bound
 from .checkpoint import load_latest, load_state, save_state, write_atomically
@@ -51,6 +51,8 @@ class Loop:
         whole = getattr(batches, "whole", False)
         single = whole or length(batches) == 1
         with self._handlers(), pyro.validation_enabled(True), buffers_kept(model, guide):
+            particles = objective.num_particles if getattr(objective, "vectorize_particles", False) else 1
+            check_single_rows(model, guide, batches, first, particles=particles, plates=getattr(objective, "plates", 1))
             self.parameters, remarks = preflight(model, guide, objective, first, whole=whole, single=single)
             coupled = coupled_modules(model, guide, first, plates=getattr(objective, "plates", 1))
         set_rng_state(before)

@@ -148,9 +148,11 @@ class _Unrecordable(Exception):
 def _out_of_place(func):
     """What returns the view that ``squeeze_`` and its like turn a tensor into: in a replay, memory stays as it is."""
     packet = getattr(aten, func._schema.name.removeprefix("aten::").removesuffix("_"), None)
-    if packet is None or not hasattr(packet, func._overloadname):
-        raise _Unrecordable(f"an operation changes the shape of a tensor in place ({func})")
-    return getattr(packet, func._overloadname)
+    for name in packet.overloads() if packet is not None else ():
+        found = getattr(packet, name)
+        if [str(a.type) for a in found._schema.arguments] == [str(a.type) for a in func._schema.arguments]:
+            return found
+    raise _Unrecordable(f"an operation changes the shape of a tensor in place ({func})")
 
 
 def _place():

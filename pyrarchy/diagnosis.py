@@ -96,15 +96,47 @@ def _see_that_it_runs(context):
         if isinstance(part, torch.Tensor) and not (finite := part.isfinite()).all():
             place = tuple((~finite).nonzero()[0].tolist())
             raise ValueError(f"the data hold NaN or infinity, first at {place}: drop or fill these rows")
-    with isolated(context.model, context.guide, seed=context.seed), torch.no_grad(), pyro.validation_enabled(True):
+    with isolated(context.model, context.guide, seed=context.seed), torch.no_grad():
         try:
-            traces = trace_pair(context.model, context.guide, context.args, plates=context.plates)
+            with pyro.validation_enabled(False):
+                _see_that_it_is_scored(trace_pair(context.model, context.guide, context.args, plates=context.plates)[0])
+            with pyro.validation_enabled(True):
+                traces = trace_pair(context.model, context.guide, context.args, plates=context.plates)
         except RuntimeError as error:
             reason = str(error).split("Trace Shapes:")[0].strip()
             raise ValueError(f"the pair does not run on these data: {reason}") from error
         check_sites(*traces)
         if odd := sites_not_finite(*traces):
             raise ValueError(f"the log-probability of the data is not finite at {', '.join(odd)}")
+
+
+def _see_that_it_is_scored(model_trace):
+    """An error that names the site, a value and the remedy where a likelihood has no density at the data."""
+    from torch.distributions import constraints
+
+    from .inference.one_site import innermost
+
+    for name, site in model_trace.nodes.items():
+        if site["type"] != "sample" or not site["is_observed"]:
+            continue
+        try:
+            support = site["fn"].support
+        except NotImplementedError:  # a factor, or a flow that does not tell
+            continue
+        while isinstance(support, constraints.independent):
+            support = support.base_constraint
+        value, good = site["value"], support.check(site["value"])
+        if good.all():
+            continue
+        found = f" {value[~good][0].tolist()}" if good.shape == value.shape[: good.dim()] else ""
+        remedy = "Give data in its support, or a model with another likelihood"
+        if support is constraints.boolean:
+            remedy = (
+                "Turn grey values into bits as in training, (x > 0.5).float() or torch.bernoulli(x), or give the folder "
+                "of a run, which knows how its data became bits"
+            )
+        kind = type(innermost(site["fn"])).__name__
+        raise ValueError(f"site '{name}': a {kind} has no density at the data's value{found}. {remedy}.")
 
 
 def run_sections(context, *, only=None, quick=False, seconds=SECONDS, progress=False):

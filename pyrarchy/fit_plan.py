@@ -6,7 +6,7 @@ from dataclasses import asdict
 from .binarize import check_support
 from .datasets import load_data
 from .files import DataError
-from .objectives import OVER_WEIGHTS, make_objective, parse_objective
+from .objectives import OF_PYRO, OVER_WEIGHTS, make_objective, parse_objective
 from .run_folder import RunError, plain, read_config
 
 
@@ -48,13 +48,17 @@ def training_plan(pair, args):
             plan[key] = given
     if args.epochs is not None or args.steps is not None:
         plan["epochs"], plan["steps"] = args.epochs, args.steps
-    over_weights = plan["objective"].split(":")[0] in OVER_WEIGHTS or plan["estimator"] not in (None, "plain")
+    name = plan["objective"].split(":")[0]
+    over_weights = name in OVER_WEIGHTS or plan["estimator"] not in (None, "plain")
     if args.warm_up is not None:
+        if args.warm_up and name in OF_PYRO:
+            raise ValueError(f"--warm-up needs one of pyrarchy's ELBOs: {name} is Pyro's and knows no temperature; leave "
+                             "--warm-up away, or use elbo")  # fmt: skip
         plan["warm_up"] = args.warm_up
         if args.warm_up and over_weights:
             raise ValueError(f"--warm-up needs an ELBO: {plan['objective']} under a temperature would bound another "
                              "quantity than log p(x); leave --warm-up away")  # fmt: skip
-    elif over_weights:  # the row's warm-up is for the row's own objective
+    elif over_weights or name in OF_PYRO:  # the row's warm-up is for the row's own objective
         plan["warm_up"] = 0.0
     parse_objective(plan["objective"])
     make_objective(plan["objective"], plan["estimator"])

@@ -22,7 +22,15 @@ OBJECTIVES = {
         "the prior matched by the batch's average posterior alone; not a lower bound",
     ),
     "jackknife": ("Jackknife", ((int, "K", None),), "iwae with its first-order bias off; not a lower bound"),
+    "trace_elbo": (
+        "Trace_ELBO",
+        ((int, "particles", 1),),
+        "Pyro's own ELBO: takes a subsampled plate where global and local latents mix",
+    ),
 }
+
+# Objectives of Pyro's: they form their gradient themselves and know no temperature.
+OF_PYRO = ("trace_elbo",)
 
 # How a gradient is formed; pyrarchy.inference.estimators has the same names.
 ESTIMATORS = ("plain", "stl", "dreg", "rws-dreg", "wake", "sleep", "score", "vimco")
@@ -75,11 +83,19 @@ def parse_objective(text):
 
 
 def make_objective(text, estimator=None):
-    """The objective that a text names, as an instance of a :class:`~pyrarchy.inference.Bound`.
+    """The objective that a text names: a :class:`~pyrarchy.inference.Bound`, or one of Pyro's own (:data:`OF_PYRO`).
 
     :param str estimator: how its gradient is formed, one of :data:`ESTIMATORS`; the plain one by default.
+    :raises ValueError: for a text that names none, and an estimator that its objective has no use for.
     """
     class_name, arguments = parse_objective(text)
+    if text.split(":")[0] in OF_PYRO:
+        if estimator not in (None, "plain"):
+            raise ValueError(f"objective '{text}' is Pyro's own and forms its gradient itself: leave the estimator "
+                             f"'{estimator}' away, or use elbo")  # fmt: skip
+        from pyro import infer
+
+        return getattr(infer, class_name)(*arguments, max_plate_nesting=1, vectorize_particles=True)
     from . import inference
 
     return getattr(inference, class_name)(*arguments, estimator=estimator)

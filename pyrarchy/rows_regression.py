@@ -72,16 +72,21 @@ def baseball(data):
     differs="proper priors where the book has flat ones; intercepts are not centred",
     caution=(
         "log sigma_alpha has a long left tail, since the data allow counties that differ by their uranium alone; the "
-        "guide is Gaussian there."
+        "guide is Gaussian there. A subsample of houses needs --objective trace_elbo, and its noise needs more steps."
     ),
     training=Training(steps=2000, lr=3e-2, decay=0.0, objective="elbo:8"),
 )
-def radon(data):
-    """Radon in Minnesota's houses: an intercept for each of 85 counties, explained in part by its uranium."""
+def radon(data, *, subsample=0):
+    """Radon in Minnesota's houses: an intercept for each of 85 counties, explained in part by its uranium.
+
+    ``subsample`` houses are drawn for each step of training, all of them by default.
+    """
     from .guides import Structured
     from .zoo import VaryingIntercept
 
-    model = VaryingIntercept(int(data.train[2].max()) + 1)
+    if not 0 <= subsample <= len(data.train[0]):
+        raise ValueError(f"subsample: {subsample} given; between 1 and {len(data.train[0])} houses, or 0 for all")
+    model = VaryingIntercept(int(data.train[2].max()) + 1, subsample_size=subsample or None)
     return model, Structured(model, *_arguments(data))
 
 

@@ -208,7 +208,8 @@ def read_curve(run):
     state, _, remark = load_latest(Path(run) / "checkpoint.npz")
     objective = make_objective(config["objective"], config.get("estimator"))
     words = describe(objective, warm_up(config))
-    said = state.get("said", {"is_lower_bound": objective.is_lower_bound, "remarks": []})  # older ones do not say
+    lower = getattr(objective, "is_lower_bound", True)
+    said = state.get("said", {"is_lower_bound": lower, "remarks": []})  # older ones do not say
     record = Record(words, said["is_lower_bound"], step=state["step"])
     record.remarks = [*said["remarks"], *([remark] if remark else [])]
     for curve, values in state["record"].items():

@@ -55,7 +55,7 @@ def sandwich(context):
 
     args, unit = first_rows(context), context.unit
     start, repeats = context.guide, 1
-    if context.is_global:  # a guide fitted to one data set says nothing of another
+    if context.is_global:  # a guide fitted to one data set says nothing of another (see bdmc)
         start, repeats = None, REPEATS
     found = bdmc(context.model, start, *args, repeats=repeats, **options(context))
     data = {

@@ -20,8 +20,8 @@ class VaryingIntercept(PyroModule):
     plate ``county``; ``y`` in plate ``house``.
 
     :param int num_groups: J, the number of groups.
-    :param int subsample_size: rows per pass, drawn anew in every pass; ``None`` for all. Bounds over importance weights
-        need all; Pyro's ``Trace_ELBO`` takes a subsample.
+    :param int subsample_size: rows per pass in training mode, drawn anew in every pass and scaled up to all; ``None`` for
+        all. In evaluation all are taken. Bounds per datum need all; Pyro's ``Trace_ELBO`` takes a subsample.
     :param float coefficient_scale: scale of the priors on gamma and beta. ``scale_scale``: of those on both sigmas.
 
     >>> import torch
@@ -56,7 +56,8 @@ class VaryingIntercept(PyroModule):
         with pyro.plate(self.GROUP, self.num_groups, dim=-1):
             epsilon = pyro.sample("epsilon", dist.Normal(zero, 1.0))
             alpha = pyro.deterministic("alpha", gamma[..., 0] + gamma[..., 1] * u + sigma_alpha * epsilon)
-        with pyro.plate(self.ROW, y.shape[0], subsample_size=self.subsample_size, dim=-1) as rows:
+        size = self.subsample_size if self.training else None
+        with pyro.plate(self.ROW, y.shape[0], subsample_size=size, dim=-1) as rows:
             mean = alpha[..., group[rows]] + beta * x[rows]
             pyro.sample("y", dist.Normal(mean, sigma_y), obs=y[rows])
 

@@ -162,7 +162,7 @@ def test_which_sites_are_at_hand():
         with pyro.plate("data", len(x)):
             pyro.sample("x", dist.Normal(mu, 1.0).to_event(1), obs=x)
 
-    with pytest.raises(ValueError, match=r"site 'mu'.*no aggregate|site 'mu'.*point mass"):
+    with pytest.raises(ValueError, match="site 'mu' lies outside plate 'data'"):
         AggregatePosterior(free, FullRank(free, torch.zeros(N, 2)), torch.zeros(N, 2), "mu")
 
 

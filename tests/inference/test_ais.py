@@ -362,8 +362,11 @@ def test_refusals_name_the_site():
     y, sigma = torch.zeros(3), torch.ones(3)
     schools = EightSchoolsNonCentred()
     guide = FullRank(schools, y, sigma)
-    with pytest.raises(ValueError, match="auxiliary"):
-        ais(schools, guide, y, sigma)
+    for run in (ais, bdmc):
+        with pytest.raises(
+            ValueError, match=r"auxiliary site\(s\) \['joint'\], not on .* start from the prior, guide=None"
+        ):
+            run(schools, guide, y, sigma)
 
     def half(x):
         with pyro.plate("data", 2 * len(x), subsample=torch.arange(len(x))):

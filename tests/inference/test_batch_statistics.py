@@ -6,6 +6,7 @@ import pytest
 import torch
 from pyro.nn import PyroModule
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from pyrarchy.guides import Encoder, Ladder
 from pyrarchy.inference import (
@@ -126,6 +127,47 @@ def test_a_step_counts_once_whatever_the_estimator_runs():
     model, guide = pair(model_too=False)
     fit(model, guide, bits(), steps=4, objective=ImportanceWeighted(3, estimator="sleep"))
     assert {m.num_batches_tracked.item() for m in batch_normalisers(model, guide).values()} == {4}
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "words"),
+    [
+        (bits(), 5, "11 rows in batches of 5 leave one row alone: choose another batch_size, 4 or 6"),
+        (bits(), 1, "11 rows in batches of 1 leave one row alone: choose another batch_size, 3 or 4"),
+        (bits(1), None, "holds a single row"),
+        ([bits(4), bits(1), bits(5)], None, "holds a single row"),
+        (DataLoader(TensorDataset(bits()), batch_size=2), None, "holds a single row"),
+    ],
+    ids=["last of five", "all of one", "one row", "list", "loader"],
+)
+def test_a_row_left_alone_is_refused_before_the_first_step(data, size, words, tmp_path):
+    """Before any step, so before a checkpoint; the normalisation is named. Where it reads no batch, nothing is refused."""
+    model, guide = pair()
+    before, generator = state_of(model, guide), torch.get_rng_state()
+    with pytest.raises(ValueError, match=f"'guide.encoder.blocks.0.1.0' takes a variance over the rows.*{words}"):
+        fit(model, guide, data, batch_size=size, steps=9, out=tmp_path)
+    assert same(before, state_of(model, guide)) and torch.equal(generator, torch.get_rng_state())
+    assert not list(tmp_path.iterdir())
+    assert all(not module._forward_pre_hooks for module in batch_normalisers(model, guide).values())
+    for part in batch_normalisers(model, guide).values():
+        part.__class__ = type("Whitened", (nn.Identity,), {"forward": lambda self, h: h * self.weight + self.bias})
+    fit(model, guide, data, batch_size=size, steps=9)
+
+
+def test_batches_without_a_lone_row_are_not_refused():
+    loader = DataLoader(TensorDataset(bits()), batch_size=5, drop_last=True)
+    for data, size in ((bits(), 4), (bits(), 6), (loader, None)):
+        fit(*pair(), data, batch_size=size, steps=4)
+
+
+def test_draws_are_rows_too():
+    """A decoder that is normalised over the draws of one row has a variance to take, as it has in training."""
+    model, guide = pair()
+    encoder = Encoder(X, Z, H)
+    guide = Ladder(model, encoder)
+    fit(model, guide, bits(), batch_size=5, steps=4, objective=ELBO(2))
+    with pytest.raises(ValueError, match=r"'model.priors.0.0.1.0' takes a variance"):
+        fit(model, guide, bits(), batch_size=5, steps=4)
 
 
 def test_what_reads_latents_is_found_and_the_value_is_called_no_bound():

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from pyrarchy.guides import IAF, Amortized, BottomUp, Encoder, Exact, Ladder
-from pyrarchy.inference import evaluate, index_code_information, surgery
-from pyrarchy.zoo import PPCA, VAE, MarkovHVAE
+from pyrarchy.guides import IAF, Amortized, BottomUp, Encoder, Exact, Ladder, MeanField
+from pyrarchy.inference import ais, evaluate, index_code_information, surgery
+from pyrarchy.zoo import PPCA, VAE, EightSchoolsNonCentred, MarkovHVAE
 
 X, Z, N = 6, 3, 250
 
@@ -112,5 +112,42 @@ def test_which_layers_of_a_hierarchy():
         assert -3 * error < value <= math.log(23)
     with pytest.raises(ValueError, match=r"give site="):
         surgery(model, Ladder(model, encoder), x)
+    with pytest.raises(ValueError, match=r"site 'z9' is no latent"):
+        surgery(model, Ladder(model, encoder), x, "z9")
     with pytest.raises(ValueError, match="at least 2"):
         surgery(model, Ladder(model, encoder), x, "z2", num_samples=1)
+
+
+@pytest.mark.parametrize(
+    ("site", "words"),
+    [
+        (None, r"the latents \['mu', 'tau', 'theta_std'\] lie outside .*evaluate, global_k_hat"),
+        (
+            "tau",
+            r"site 'tau' lies outside plate 'data': there is one posterior for all data.*evaluate, global_k_hat, loo",
+        ),
+    ],
+)
+def test_global_latents_have_no_codes_and_the_message_says_what_to_ask_instead(site, words):
+    args = torch.zeros(3), torch.ones(3)
+    schools = EightSchoolsNonCentred()
+    for cut in (surgery, index_code_information):
+        with pytest.raises(ValueError, match=words):
+            cut(schools, MeanField(schools, *args), args, site)
+
+
+def test_mixed_and_scalar_latents_say_what_to_change():
+    def model(x):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            z1 = pyro.sample("z1", dist.Normal(mu, 1.0))
+            pyro.sample("x", dist.Normal(z1, 1.0), obs=x)
+
+    x = torch.randn(5)
+    guide = MeanField(model, x)
+    with pytest.raises(ValueError, match=r"site 'mu' lies outside .* Give site=, one of \['z1'\]"):
+        surgery(model, guide, x, "mu")
+    with pytest.raises(ValueError, match=r"site 'z1': its batch shape \(5,\) .* Make a number a vector of one"):
+        surgery(model, guide, x, "z1")
+    with pytest.raises(ValueError, match="Call the plate anything but 'data', and the whole data set is one datum"):
+        ais(model, None, x)

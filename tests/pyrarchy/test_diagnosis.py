@@ -325,5 +325,11 @@ def test_a_pair_or_data_that_do_not_fit_are_an_error():
     with pytest.raises(ValueError, match="does not run on these data"):
         pyrarchy.diagnose((model, guide), torch.zeros(5, 9), quick=True)
     grey = torch.full((4, 64), 0.3)
-    with pytest.raises(ValueError, match="site 'x'"):
+    with pytest.raises(
+        ValueError, match=r"site 'x': a Bernoulli .* value 0.3\d*. Turn grey .* torch.bernoulli\(x\)"
+    ) as error:
         pyrarchy.diagnose(pyrarchy.pretrained("vlae"), grey, quick=True)
+    assert "\n" not in str(error.value)
+    players = pyrarchy.get_pair("baseball")()
+    with pytest.raises(ValueError, match=r"site 'y': a Binomial has no density at the data's value 1.5. Give data in"):
+        pyrarchy.diagnose(players, (torch.full((18,), 1.5), torch.full((18,), 45.0)), quick=True)

@@ -11,10 +11,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from pyro.infer import Trace_ELBO
 
 import pyrarchy
 from pyrarchy.fit_command import to_tensors
-from pyrarchy.inference import ELBO, Batches, Temper, fit, load_state
+from pyrarchy.inference import ELBO, Batches, Temper, evaluate, fit, load_state
 from pyrarchy.inference.groups import load as load_groups
 from pyrarchy.run_folder import read_config
 from pyrarchy.section import sections
@@ -188,6 +189,43 @@ def test_run_that_failed_at_once_can_be_repeated(here, command, tmp_path, no_pic
     assert (out / "config.json").exists() and not (out / "checkpoint.npz").exists()
     assert command(*words, "--steps", 3)[0] == 0
     assert read_config(out)["lr"] == 2e-3
+
+
+RADON = ("fit", "radon", "subsample=100", "--objective", "trace_elbo:2", "--quiet")
+
+
+def test_a_subsampled_plate_trains_by_pyros_objective(here, command, tmp_path, no_pictures, monkeypatch):
+    """Global and local latents, 100 of 919 houses a step: the library's own weights, resumed, and evaluated on all rows."""
+    monkeypatch.setattr("pyrarchy.fit_command.GLOBAL_SAMPLES", 50)
+    monkeypatch.setattr("pyrarchy.run_report.GLOBAL_DRAWS", 60)
+    out, steps = tmp_path / "run", ("--steps", 7)
+    assert command(*RADON, *steps, "--out", out)[0] == 0
+    data = pyrarchy.load_data("radon")
+    model, guide = pyrarchy.get_pair("radon")(data, seed=0, subsample=100)
+    record = fit(model, guide, to_tensors(data.train), optimizer=3e-2, steps=7, seed=0,
+                 objective=Trace_ELBO(2, vectorize_particles=True, max_plate_nesting=1),
+                 schedule=lambda step: 0.5 + 0.5 * math.cos(math.pi * step / 7))  # fmt: skip
+    result = json.loads((out / "result.json").read_text())
+    assert result["training"]["last_value"] == record.values[-1] and result["training"]["objective"] == "Trace_ELBO"
+    saved = load_state(out / "checkpoint.npz")["modules"][1]
+    assert all(torch.equal(value, saved[name]) for name, value in guide.state_dict().items())
+    whole = pyrarchy.get_pair("radon")(data, seed=0)
+    whole[1].load_state_dict(guide.state_dict())
+    on_all = evaluate(*whole, to_tensors(data.train), num_samples=500)
+    assert result["num_data"] == 1 and result["elbo"] == pytest.approx(on_all.mean_elbo, rel=0.2)
+    before = contents(out)
+    assert command(*RADON, *steps, "--out", out, "--resume")[0] == 0
+    assert command("report", out, "--quick")[0] == 0
+    assert differing(before, contents(out)) == []
+
+
+def test_what_pyros_objective_does_not_take_is_refused(here, refused, tmp_path):
+    out = ("--out", tmp_path / "run")
+    said = refused(2, "fit", "radon", "subsample=100", "--steps", 2, "--quiet", *out)
+    assert "site 'y' lies in the subsampled plate 'house'" in said and "Trace_ELBO" in said
+    assert "leave --warm-up away" in refused(2, *RADON, "--warm-up", 0.5, *out)
+    assert "leave the estimator 'stl' away" in refused(2, *RADON, "--estimator", "stl", *out)
+    assert "between 1 and 919 houses" in refused(2, "fit", "radon", "subsample=920", *out)
 
 
 def test_command_trains_as_the_library_does(fitted, here):

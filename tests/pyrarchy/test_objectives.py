@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from pyro.infer import Trace_ELBO
+from pyro.infer.elbo import ELBO
 
 from pyrarchy import inference
-from pyrarchy.objectives import OBJECTIVES, OVER_WEIGHTS, describe_objectives, make_objective, parse_objective
+from pyrarchy.objectives import OBJECTIVES, OF_PYRO, OVER_WEIGHTS, describe_objectives, make_objective, parse_objective
 
 
 @pytest.mark.parametrize(
@@ -18,6 +20,7 @@ from pyrarchy.objectives import OBJECTIVES, OVER_WEIGHTS, describe_objectives, m
         ("renyi:-2:10", ("Renyi", [-2.0, 10])),
         ("vrmax:5", ("VRMax", [5])),
         ("freebits:0.25:3", ("FreeBits", [0.25, 3])),
+        ("trace_elbo:3", ("Trace_ELBO", [3])),
     ],
 )
 def test_text_gives_class_and_arguments(text, expected):
@@ -57,10 +60,23 @@ def test_every_objective_is_described_and_exists():
     assert len(lines) == len(OBJECTIVES)
     for line, (name, (class_name, _, what)) in zip(lines, OBJECTIVES.items(), strict=True):
         assert line.startswith(name) and line.endswith(what)
-        assert issubclass(getattr(inference, class_name), inference.Bound)
+        assert issubclass(
+            *((Trace_ELBO, ELBO) if name in OF_PYRO else (getattr(inference, class_name), inference.Bound))
+        )
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+def test_pyros_objective_is_made_with_particles_and_without_an_estimator():
+    made = make_objective("trace_elbo:3", "plain")
+    assert (made.num_particles, made.vectorize_particles, made.max_plate_nesting) == (
+        3,
+        True,
+        2,
+    )  # one is the particles'
+    with pytest.raises(ValueError, match=r"'trace_elbo' is Pyro's own.*leave the estimator 'dreg' away"):
+        make_objective("trace_elbo", "dreg")
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name not in OF_PYRO])
 def test_over_weights_names_exactly_those_that_refuse_a_temperature(name):
     """Run each bound on a one-site table under a temperature: those listed refuse, the others give a number."""
     from pyrarchy import get_pair, load_data

@@ -89,8 +89,11 @@ def test_log_joint_is_the_one_written_by_hand():
     prior = prior + dist.HalfNormal(1.0).log_prob(torch.tensor([0.3, 0.8])).sum()
     by_hand = prior + dist.Normal(0.0, 1.0).log_prob(epsilon).sum() + dist.Normal(mean, 0.8).log_prob(y).sum()
     torch.testing.assert_close(trace.log_prob_sum(), by_hand)
-    # A subsample of rows is scaled up to all of them, and the counties stay whole.
+    # A subsample of rows is scaled up to all of them, and the counties stay whole; in evaluation there is none.
     part = VaryingIntercept(J, subsample_size=100)
+    trace = poutine.trace(poutine.condition(part.eval(), given)).get_trace(*DATA)
+    torch.testing.assert_close(trace.log_prob_sum(), by_hand)
+    part.train()
     draws = []
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -138,6 +141,8 @@ def test_batches_of_rows_come_near_the_posterior_of_all_rows():
     errors = standard_errors(model, train(model, guide, objective, 1200, 0.03))
     # Posterior sd; measured .44, .28, .27, .48, .12: the noise of batches is what 1200 steps leave.
     assert max(errors.values()) < 0.7, errors
+    found = evaluate(model, guide, DATA, num_samples=2000, rows_per_pass=1000)
+    assert 0 < exact()["log_z"] - found.mean_elbo < 6  # in evaluation all rows are taken
 
 
 def test_misuse_is_named():
