@@ -39,6 +39,9 @@ _RANDOM = 4  # random candidates per start climbed to the end
 _SHORT = 40  # EM steps of a candidate
 _LOOSE = 100.0  # times ``tol`` for all starts; the best alone is climbed to ``tol`` itself
 _ROWS_A_COLUMN = 50  # from here on the likelihood-ratio test is one by its asymptotic distribution
+_FEW = 8  # so many times fewer axes than columns are not worth all eigenvectors
+_SPARE = 10  # more axes than asked for, by which the wanted ones settle sooner
+_POWERS = 4
 _SURPRISE = 3.0  # standard deviations of that distribution above its mean: the model is rejected
 
 
@@ -140,18 +143,20 @@ def _fits(num_data, correlation, z_dim, log_likelihood):
     freedom = 0.5 * ((dim - z_dim) ** 2 - dim - z_dim)
     if freedom <= 0.0 or num_data < _ROWS_A_COLUMN * dim:
         return False
-    sign, log_det = np.linalg.slogdet(correlation)
+    try:
+        log_det = 2.0 * np.log(np.diag(np.linalg.cholesky(correlation))).sum()
+    except np.linalg.LinAlgError:
+        return False
     ratio = -num_data * (dim * (np.log(2.0 * np.pi) + 1.0) + log_det + 2.0 * log_likelihood)
-    return sign > 0 and ratio < freedom + _SURPRISE * np.sqrt(2.0 * freedom)
+    return bool(ratio < freedom + _SURPRISE * np.sqrt(2.0 * freedom))
 
 
 def _starting_points(correlation, z_dim, num_random, rng):
     """Draw triples (kind, loadings, noise): principal components, a factor through each column, random draws."""
     dim = len(correlation)
-    values, vectors = np.linalg.eigh(correlation)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    principal = vectors[:, :z_dim] * np.sqrt(np.maximum(values[:z_dim], 0.0))
-    shrunk = vectors[:, :z_dim] * np.sqrt(np.maximum(values[:z_dim] - values[z_dim:].mean(), 0.0))
+    values, vectors = _principal_axes(correlation, z_dim)
+    principal = vectors * np.sqrt(np.maximum(values, 0.0))
+    shrunk = vectors * np.sqrt(np.maximum(values - (dim - values.sum()) / (dim - z_dim), 0.0))
     yield "principal", shrunk, 1.0 - (shrunk**2).sum(axis=1)
     for column in rng.permutation(dim)[:_COLUMNS]:
         # Rotate the principal loadings so that one factor carries the column, then put it exactly through the column.
@@ -164,3 +169,17 @@ def _starting_points(correlation, z_dim, num_random, rng):
         loadings = rng.standard_normal((dim, z_dim))
         levels = rng.uniform(-4.0, 0.0, dim) if i % 2 else np.full(dim, -(i // 2 % 3))
         yield f"random {i}", loadings, 10.0**levels
+
+
+def _principal_axes(correlation, z_dim):
+    """The ``z_dim`` largest eigenvalues and their vectors (D, K); where they are few of many, near enough for a start."""
+    width = z_dim + _SPARE
+    if _FEW * width > len(correlation):
+        values, vectors = np.linalg.eigh(correlation)
+    else:  # subspace iteration from a fixed start: the cost of a few EM steps, where all eigenvectors cost fifty
+        basis = np.random.default_rng(0).standard_normal((len(correlation), width))
+        for _ in range(_POWERS):
+            basis = np.linalg.qr(correlation @ basis)[0]
+        values, vectors = np.linalg.eigh(basis.T @ correlation @ basis)
+        vectors = basis @ vectors
+    return values[: -z_dim - 1 : -1], vectors[:, : -z_dim - 1 : -1]

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-_ROWS = 4096  # of a chunk, and of the sample whose mean is subtracted
+_ROWS = 4096  # of a chunk
+_SAMPLE = 500  # rows, at least, whose mean is subtracted
 _LARGE = 1e9  # multiplications; fewer take a moment in float64
 _CLEAR = 1e-3  # of a column's variance: what every direction must keep for float32 products to leave the fit unchanged
 
@@ -64,13 +65,10 @@ def _accumulate(x, chunk, dtype):
     """One pass with products in ``dtype``; what overflows or is missing ends as a number that is not finite."""
     n, dim = x.shape
     with np.errstate(over="ignore", invalid="ignore"):
-        centre = x[:: max(1, n // _ROWS)].mean(axis=0, dtype=np.float64).astype(dtype)
+        centre = x[:: max(1, n // _SAMPLE)].mean(axis=0, dtype=np.float64).astype(dtype)
         total, products = np.zeros(dim), np.zeros((dim, dim))
-        rows, ones, product = (
-            np.empty((min(chunk, n), dim), dtype),
-            np.ones(min(chunk, n), dtype),
-            np.empty((dim, dim), dtype),
-        )
+        rows, product = np.empty((min(chunk, n), dim), dtype), np.empty((dim, dim), dtype)
+        ones = np.ones(len(rows), dtype)
         for i in range(0, n, chunk):
             part = x[i : i + chunk]
             a = np.subtract(part, centre, out=rows[: len(part)])
