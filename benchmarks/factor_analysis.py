@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyrarchy.zoo.factor_analysis_em import fit_factor_analysis
-from pyrarchy.zoo.linear_gaussian import sufficient_statistics
+from pyrarchy.zoo.sufficient_statistics import sufficient_statistics
 
 from .interleave import Variant
 

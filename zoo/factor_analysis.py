@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from .factor_analysis_em import FactorAnalysisFit, fit_factor_analysis
-from .linear_gaussian import Statistics, constant_columns, sufficient_statistics
+from .sufficient_statistics import Statistics, constant_columns, sufficient_statistics
 
 __all__ = ["FactorAnalysis", "constant_columns"]
 

@@ -5,7 +5,8 @@ r"""Linear-Gaussian models as numpy functions of the sufficient statistics: no t
     z \sim N(0, I_K), \quad x \mid z \sim N(\mu + W z, \Psi), \qquad
     \log p(x) = \log N(x \mid \mu, W W^\top + \Psi)
 
-With ``S = X'X / N`` (``X`` centred) computed once, a likelihood or an EM step costs O(D^2 K), whatever N is.
+With ``S = X'X / N`` (``X`` centred) computed once (:mod:`.sufficient_statistics`), a likelihood or an EM step costs
+O(D^2 K), whatever N is.
 
 Source: Rubin and Thayer (1982), EM algorithms for ML factor analysis, https://doi.org/10.1007/BF02293851; Liu, Rubin
 and Wu (1998), parameter expansion to accelerate EM, https://doi.org/10.1093/biomet/85.4.755; Tipping and Bishop (1999),
@@ -18,15 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .sufficient_statistics import check_statistics
+
 _LOG_TWO_PI = float(np.log(2.0 * np.pi))
-
-
-class Statistics(NamedTuple):
-    """What a linear-Gaussian likelihood needs of a data set: number of rows, ``mean`` (D,), ``covariance`` (D, D)."""
-
-    num_data: int
-    mean: np.ndarray
-    covariance: np.ndarray
 
 
 class Expectations(NamedTuple):
@@ -35,62 +30,6 @@ class Expectations(NamedTuple):
     log_likelihood: float
     cross: np.ndarray
     second: np.ndarray
-
-
-def sufficient_statistics(x, chunk=16384):
-    """Number of rows, mean and covariance ``X'X / N`` (divisor N) of real data ``x`` (N, D), all in float64.
-
-    ``chunk`` rows at a time are centred and multiplied, so the float64 copy holds at most ``chunk`` x D numbers.
-    Raises ValueError for anything but a matrix of finite numbers with at least two rows.
-
-    >>> sufficient_statistics([[0.0, 1.0], [2.0, 1.0], [4.0, 4.0]]).mean
-    array([2., 2.])
-    """
-    x = np.asarray(x)
-    if x.ndim != 2:
-        raise ValueError(f"x: shape {x.shape} given; a matrix (rows, columns) is needed: reshape or flatten it first.")
-    n, dim = x.shape
-    if n < 2:
-        raise ValueError(f"x: {n} row(s) given; a covariance needs at least two: pass the whole data set.")
-    if chunk < 1:
-        raise ValueError(f"chunk: {chunk} given; it is a number of rows, at least 1.")
-    mean = sum(x[i : i + chunk].sum(axis=0, dtype=np.float64) for i in range(0, n, chunk)) / n
-    if not np.isfinite(mean).all():
-        raise ValueError(
-            f"x: column(s) {_some(~np.isfinite(mean))} hold missing or infinite values: drop or fill them."
-        )
-    covariance = np.zeros((dim, dim))
-    for i in range(0, n, chunk):
-        a = np.ascontiguousarray(x[i : i + chunk] - mean)
-        covariance += a.T @ a  # one array with its own transpose: numpy hands it to BLAS syrk, half a general product
-    return Statistics(n, mean, covariance / n)
-
-
-def constant_columns(x):
-    """Indices of the columns of ``x`` (N, D) that never change: factor analysis has no likelihood there.
-
-    >>> constant_columns([[1.0, 5.0, 2.0], [2.0, 5.0, 2.0]]).tolist()
-    [1, 2]
-    """
-    x = np.asarray(x)
-    return np.flatnonzero((x == x[:1]).all(axis=0))
-
-
-def check_statistics(statistics, z_dim, names=None):
-    """Raise ValueError where ``z_dim`` factors cannot be fitted to ``statistics``; columns are named by ``names``."""
-    n, mean, covariance = statistics
-    dim = len(covariance)
-    if not 1 <= z_dim < dim:
-        raise ValueError(f"z_dim: {z_dim} factors given for {dim} columns; 1 to {dim - 1} can be fitted: choose fewer.")
-    if n <= z_dim:
-        raise ValueError(f"x: {n} row(s) given for {z_dim} factors; more rows than factors are needed: lower z_dim.")
-    # A mean is rounded, so a constant column leaves a variance of about (eps * mean)^2, not zero.
-    constant = np.diag(covariance) <= (1e-13 * mean) ** 2
-    if constant.any():
-        raise ValueError(
-            f"x: column(s) {_some(constant, names)} are constant, so their noise has no maximum likelihood: "
-            "drop them first (constant_columns(x) lists them)."
-        )
 
 
 def fa_expectations(covariance, loadings, noise_variance):
@@ -170,6 +109,7 @@ def ppca_closed_form(statistics, z_dim, names=None):
     ValueError where ``z_dim`` is not in 1..D-1, is not below the number of rows, or where the data lie in a subspace of
     ``z_dim`` dimensions, so that sigma2 -> 0 has no maximum.
 
+    >>> from pyrarchy.zoo.sufficient_statistics import Statistics
     >>> loadings, sigma2, value = ppca_closed_form(Statistics(10, np.zeros(3), np.diag([4.0, 2.0, 1.0])), 1)
     >>> sigma2, round(value, 6)
     (1.5, -5.355428)
@@ -189,8 +129,3 @@ def ppca_closed_form(statistics, z_dim, names=None):
     loadings = vectors[:, :z_dim] * np.sqrt(np.maximum(values[:z_dim] - sigma2, 0.0))
     log_det = np.log(values[:z_dim]).sum() + (dim - z_dim) * np.log(sigma2)
     return loadings, sigma2, float(-0.5 * (dim * _LOG_TWO_PI + log_det + dim))
-
-
-def _some(mask, names=None, limit=8):
-    found = [str(i) if names is None else f"{i} ({names[i]})" for i in np.flatnonzero(mask)]
-    return ", ".join(found[:limit]) + (f" and {len(found) - limit} more" if len(found) > limit else "")

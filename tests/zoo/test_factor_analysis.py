@@ -9,16 +9,10 @@ from sklearn import datasets
 from sklearn.decomposition import FactorAnalysis as PeerFactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 
-from pyrarchy.zoo.factor_analysis import FactorAnalysis, constant_columns
+from pyrarchy.zoo.factor_analysis import FactorAnalysis
 from pyrarchy.zoo.factor_analysis_em import HeywoodWarning, fit_factor_analysis
-from pyrarchy.zoo.linear_gaussian import (
-    Statistics,
-    fa_em_step,
-    fa_expectations,
-    fa_log_likelihood,
-    fa_px_em,
-    sufficient_statistics,
-)
+from pyrarchy.zoo.linear_gaussian import fa_em_step, fa_expectations, fa_log_likelihood, fa_px_em
+from pyrarchy.zoo.sufficient_statistics import Statistics, constant_columns, sufficient_statistics
 
 
 def standardised(name):

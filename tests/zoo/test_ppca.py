@@ -6,13 +6,9 @@ from pyro import poutine
 from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA
 
-from pyrarchy.zoo.linear_gaussian import (
-    fa_log_likelihood,
-    ppca_closed_form,
-    ppca_em_step,
-    sufficient_statistics,
-)
+from pyrarchy.zoo.linear_gaussian import fa_log_likelihood, ppca_closed_form, ppca_em_step
 from pyrarchy.zoo.ppca import PPCA
+from pyrarchy.zoo.sufficient_statistics import sufficient_statistics
 
 
 def wine():
