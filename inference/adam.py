@@ -9,6 +9,8 @@ from functools import partial
 
 import torch
 
+FUSED = hasattr(torch, "_fused_adam_")  # not a public name
+
 
 class Adam:
     """Adam on the ``grad`` of each tensor; a tensor without one is passed over, as in ``torch.optim``.
@@ -38,7 +40,8 @@ class Adam:
             if not rows:
                 return
             params, grads, first, second, steps = map(list, zip(*rows, strict=True))
-            torch._foreach_add_(steps, 1.0)
+            for step in steps:
+                step += 1
         beta1, beta2 = group["betas"]
         torch._fused_adam_(
             params, grads, first, second, [], steps,
@@ -73,6 +76,6 @@ class Adam:
 
 def adam(lr=1e-3, **options):
     """A factory of fused Adam, for ``fit(optimizer=adam(1e-3))``; options are those of ``torch.optim.Adam``."""
-    if hasattr(torch, "_fused_adam_") and set(options) <= {"betas", "eps"}:
+    if FUSED and set(options) <= {"betas", "eps"}:
         return partial(Adam, lr=lr, **options)
-    return partial(torch.optim.Adam, lr=lr, fused=True, **options)
+    return partial(torch.optim.Adam, lr=lr, fused=FUSED or None, **options)

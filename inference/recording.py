@@ -114,7 +114,7 @@ class Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         try:
             self._add(Operation(func, *known, []), out if isinstance(out, (list, tuple)) else [out])
-        except _Unrecordable as reason:
+        except (_Unrecordable, AttributeError) as reason:  # the latter where torch has renamed what is not public
             self.failure = str(reason)
         return out
 

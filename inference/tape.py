@@ -10,16 +10,20 @@ import torch
 
 from .isolation import rng_state, root_modules, set_rng_state
 from .python_state import PythonState
-from .recording import Recorder
-from .tape_passes import Program
-from .tape_program import compile_program
+
+try:
+    from .recording import Recorder
+    from .tape_passes import Program
+    from .tape_program import compile_program
+except (ImportError, AttributeError):  # they build on names of torch that are not public
+    Recorder = None
 
 CHECKS = {1, 2, 3, *(10**power for power in range(1, 12))}  # replays beside which Pyro runs as well
 EARLY = 3  # a difference up to here only ends the recording: no number has been used yet
 SHAPES = 8  # recordings held; batches of further shapes run under Pyro
 
 
-class TapeError(RuntimeError):
+class TapeError(ArithmeticError):
     """A replay differs from what Pyro computes although it did not before: some numbers since may be wrong."""
 
 
@@ -35,6 +39,8 @@ class Tape:
 
     def __init__(self, compute, tensors, model, guide, watched=(), off=None):
         self.compute, self.tensors, self.off = compute, tensors, off
+        if Recorder is None and off is None:
+            self.off = "this torch cannot record"
         self.roots = (model, guide, *watched)
         self.buffers = [b for root in root_modules(model, guide) for b in root.buffers()]
         self.shapes, self.replays, self.steps = {}, 0, 0
@@ -87,9 +93,12 @@ class Tape:
         if self.off is None and state.drew_numbers():
             self.off = "the pair draws from numpy's or Python's generator"
         if self.off is None:
-            outputs = [recorder.slot(t) for t in (figures, *gradients) if t is not None]
-            program = Program(recorder.recording, outputs).simplify()
-            self.shapes[signature] = _Recorded(compile_program(program), state, self.tensors, gradients)
+            try:
+                outputs = [recorder.slot(t) for t in (figures, *gradients) if t is not None]
+                function = compile_program(Program(recorder.recording, outputs).simplify())
+                self.shapes[signature] = _Recorded(function, state, self.tensors, gradients)
+            except Exception as error:  # an operation that no pass foresaw must not end a training
+                self.off = f"the recording could not be compiled ({type(error).__name__}: {error})"
         # copies, because the recorded tensors may be its constants and an optimiser or a clip may write to a gradient
         return figures, [None if g is None else g.clone() for g in gradients]
 

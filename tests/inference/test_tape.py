@@ -421,6 +421,30 @@ def test_a_replay_that_goes_wrong_is_found(monkeypatch):
         monkeypatch.setattr(tape_module._Recorded, "replay", real)
 
 
+def test_without_torchs_private_names_everything_runs_and_says_so(monkeypatch):
+    """Adam by torch.optim, no recording, or a compilation that fails: the same losses."""
+    model, guide = vae()
+    wanted = fit(model, guide, BITS, steps=12).losses
+
+    def losses(path):
+        model, guide = vae()
+        record = fit(model, guide, BITS, steps=12)
+        assert path in record.path
+        return record.losses
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["pyrarchy.inference.adam"], "FUSED", False)
+        model, guide = vae()
+        record = fit(model, guide, BITS, steps=3)
+        np.testing.assert_allclose(record.losses, wanted[:3], rtol=1e-5)
+    with monkeypatch.context() as patch:
+        patch.setattr(tape_module, "Recorder", None)
+        assert losses("Pyro (this torch cannot record)") == wanted
+    with monkeypatch.context() as patch:
+        patch.setattr(tape_module, "compile_program", lambda program: 1 / 0)
+        assert losses("Pyro (the recording could not be compiled (ZeroDivisionError") == wanted
+
+
 def test_gradients_lie_in_memory_of_their_own():
     """Clipping in place must neither reach a constant nor the gradient of another parameter."""
 
