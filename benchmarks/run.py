@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
-NAMES = ("vae_20", "vae_128", "iwae_20", "l_2000", "fa_64", "fa_784")
+NAMES = ("vae_20", "vae_128", "iwae_20", "l_2000", "fa_64", "fa_784", "fa_100")
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

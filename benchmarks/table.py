@@ -54,7 +54,8 @@ def _rows(result):
     yield "|---|---:|---:|" + ("---:|" if values else "")
     for t in result["timings"]:
         cells = f"| {t['name']} | {t['millis']:.2f} | {t['ratio']:.2f} ({t['low']:.2f} to {t['high']:.2f}) |"
-        yield cells + (f" {values[t['name']]:.5f} |" if values else "")
+        reached = f"{values[t['name']]:.5f}" if values and t["name"] in values else ""  # a bare product fits nothing
+        yield cells + (f" {reached} |" if values else "")
 
 
 def short_table(results):

@@ -10,7 +10,7 @@ from pyro import poutine
 from benchmarks import evaluation, run, svi_steps, table
 from benchmarks.by_hand import HandVAE
 from benchmarks.evaluation import hand_log_p
-from benchmarks.factor_analysis import FactorAnalysisRun, log_likelihood, simulate
+from benchmarks.factor_analysis import SYRK, FactorAnalysisRun, log_likelihood, simulate
 from benchmarks.factor_analysis import Setting as Rows
 from benchmarks.interleave import Variant, interleave
 from benchmarks.pyro_svi import PyroVAE, pyro_objective
@@ -163,7 +163,7 @@ def test_factor_analysis_reaches_the_same_likelihood():
     for variant in fa.variants():
         variant.step()
     reached = fa.log_likelihoods()
-    assert len(reached) == 3
+    assert set(reached) == {v.name for v in fa.variants()} - {SYRK}
     assert max(reached.values()) - min(reached.values()) < 1e-4
     exact = torch.distributions.MultivariateNormal(torch.zeros(9), torch.tensor(fa.x).float().T.cov(correction=0))
     centred = torch.tensor(fa.x - fa.x.mean(0)).float()
@@ -172,7 +172,7 @@ def test_factor_analysis_reaches_the_same_likelihood():
 
 def test_log_likelihood_is_the_density():
     """The one judge of both fits against torch's multivariate normal."""
-    x = simulate(Rows("small", 50, 4, 1))
+    x = simulate(Rows("small", 50, 4, 1)).astype(float)
     x = torch.tensor(x - x.mean(0))
     loadings, noise = torch.tensor([[1.0], [-0.5], [0.2], [0.7]]).double(), torch.tensor([0.5, 1.0, 1.5, 0.8]).double()
     density = torch.distributions.MultivariateNormal(torch.zeros(4).double(), loadings @ loadings.T + noise.diag())

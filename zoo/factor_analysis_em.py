@@ -21,18 +21,13 @@ https://doi.org/10.1016/S0167-9473(02)00163-9; the climbs: :mod:`.em_climb`.
 from __future__ import annotations
 
 import warnings
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from .em_climb import AcceleratedClimb, Climb
 from .sufficient_statistics import check_statistics
-
-try:
-    from threadpoolctl import threadpool_limits
-except ImportError:  # BLAS keeps the threads it has
-    threadpool_limits = None
 
 _COLUMNS = 32  # most columns that are tried as a factor
 _RANDOM = 4  # random candidates per start climbed to the end
@@ -98,10 +93,10 @@ def fit_factor_analysis(
     deviation = np.sqrt(np.diag(statistics.covariance))
     correlation = statistics.covariance / np.outer(deviation, deviation)
     climb = AcceleratedClimb if accelerate else Climb
-    with nullcontext() if threadpool_limits is None else threadpool_limits(limits=1, user_api="blas"):
+    with threadpool_limits(limits=1, user_api="blas"):
         candidates = (
             climb(correlation, noise_floor, *start).run(tol, min(_SHORT, max_iter))
-            for start in _starting_points(correlation, z_dim, _RANDOM * starts, np.random.default_rng(seed))
+            for start in starting_points(correlation, z_dim, _RANDOM * starts, np.random.default_rng(seed))
         )
         climbs = [next(candidates)]
         if starts > 1 and not _fits(statistics.num_data, correlation, z_dim, climbs[0].trace[-1]):
@@ -151,7 +146,7 @@ def _fits(num_data, correlation, z_dim, log_likelihood):
     return bool(ratio < freedom + _SURPRISE * np.sqrt(2.0 * freedom))
 
 
-def _starting_points(correlation, z_dim, num_random, rng):
+def starting_points(correlation, z_dim, num_random, rng):
     """Draw triples (kind, loadings, noise): principal components, a factor through each column, random draws."""
     dim = len(correlation)
     values, vectors = _principal_axes(correlation, z_dim)

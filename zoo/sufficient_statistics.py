@@ -19,7 +19,8 @@ import numpy as np
 _ROWS = 4096  # of a chunk
 _SAMPLE = 500  # rows, at least, whose mean is subtracted
 _LARGE = 1e9  # multiplications; fewer take a moment in float64
-_CLEAR = 1e-3  # of a column's variance: what every direction must keep for float32 products to leave the fit unchanged
+_FAR = 16.0  # standard deviations from zero: a sixteenth of float32's numbers are left
+_CLEAR = 1e-3  # of a column's variance, kept by every direction: far above the rounding of float32 products
 
 
 class Statistics(NamedTuple):
@@ -65,7 +66,13 @@ def _accumulate(x, chunk, dtype):
     """One pass with products in ``dtype``; what overflows or is missing ends as a number that is not finite."""
     n, dim = x.shape
     with np.errstate(over="ignore", invalid="ignore"):
-        centre = x[:: max(1, n // _SAMPLE)].mean(axis=0, dtype=np.float64).astype(dtype)
+        sample = x[:: max(1, n // _SAMPLE)]
+        mean, spread = sample.mean(axis=0, dtype=np.float64), sample.std(axis=0, dtype=np.float64)
+        centre = mean.astype(dtype)
+        rest = (mean - centre).astype(dtype)
+        # Float32 numbers far from zero lie on a grid, and so do their distances from a float32 centre: the sums of their
+        # squares would be rounded to one side. A second subtraction takes them off the grid.
+        on_grid = rest.any() and (abs(mean) > _FAR * spread).any()
         total, products = np.zeros(dim), np.zeros((dim, dim))
         rows, product = np.empty((min(chunk, n), dim), dtype), np.empty((dim, dim), dtype)
         ones = np.ones(len(rows), dtype)
@@ -73,9 +80,12 @@ def _accumulate(x, chunk, dtype):
             part = x[i : i + chunk]
             a = np.subtract(part, centre, out=rows[: len(part)])
             total += ones[: len(part)] @ a
+            if on_grid:
+                a -= rest
             products += np.matmul(a.T, a, out=product)  # an array with its own transpose: syrk
-        shift = total / n
-        return Statistics(n, centre + shift, products / n - np.outer(shift, shift))
+        mean = centre + total / n
+        shift = total / n - on_grid * rest
+        return Statistics(n, mean, products / n - np.outer(shift, shift))
 
 
 def _is_clear(covariance):

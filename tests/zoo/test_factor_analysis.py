@@ -8,9 +8,12 @@ from pyro import poutine
 from sklearn import datasets
 from sklearn.decomposition import FactorAnalysis as PeerFactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from pyrarchy.zoo import em_climb, factor_analysis_em
+from pyrarchy.zoo.em_climb import AcceleratedClimb, Climb
 from pyrarchy.zoo.factor_analysis import FactorAnalysis
-from pyrarchy.zoo.factor_analysis_em import HeywoodWarning, fit_factor_analysis
+from pyrarchy.zoo.factor_analysis_em import HeywoodWarning, fit_factor_analysis, starting_points
 from pyrarchy.zoo.linear_gaussian import fa_em_step, fa_expectations, fa_log_likelihood, fa_px_em
 from pyrarchy.zoo.sufficient_statistics import Statistics, constant_columns, sufficient_statistics
 
@@ -277,3 +280,69 @@ def test_column_that_nears_the_floor_is_put_on_it():
     assert fit.heywood == (1,) and fit.converged
     assert np.isclose(fit.noise_variance[1], 1e-4 * x[:, 1].var(), rtol=1e-6)
     assert np.diff(fit.trace).min() > -1e-11
+
+
+@pytest.mark.parametrize("z_dim", [1, 2])
+def test_accelerated_em_takes_a_twentieth_of_the_steps_to_the_same_point(z_dim):
+    """From the principal components of breast cancer to within 1e-8 nats per datum of the maximum above them."""
+    correlation = sufficient_statistics(standardised("breast_cancer")).covariance
+    start = next(starting_points(correlation, z_dim, 0, None))
+    goal = AcceleratedClimb(correlation, 1e-4, *start).run(1e-13, 1000).trace[-1] - 1e-8
+    steps = []
+    for kind in (Climb, AcceleratedClimb):
+        climb = kind(correlation, 1e-4, *start)
+        while climb.trace[-1] < goal:
+            climb.advance()
+        assert np.diff(climb.trace).min() > -1e-11
+        steps.append(climb.steps)
+    assert steps[0] > 20 * steps[1]
+
+
+def from_the_model(num_data, x_dim, z_dim, noise):
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((num_data, z_dim)) @ rng.standard_normal((z_dim, x_dim))
+    return x + rng.uniform(0.5, 2.0, x_dim) * noise(rng, (num_data, x_dim))
+
+
+def test_a_model_that_fits_is_not_searched_for_other_maxima(monkeypatch):
+    """The first maximum is taken where a likelihood-ratio test accepts it, and a search from 8 starts finds no better."""
+    statistics = sufficient_statistics(from_the_model(3000, 12, 3, lambda rng, shape: rng.standard_normal(shape)))
+    one = fit_factor_analysis(statistics, 3)
+    assert one.start_kinds == ("principal",) and one.converged
+    monkeypatch.setattr(factor_analysis_em, "_SURPRISE", -np.inf)
+    all_starts = fit_factor_analysis(statistics, 3)
+    assert len(all_starts.start_kinds) == 8
+    assert one.log_likelihood == pytest.approx(all_starts.log_likelihood, abs=1e-8)
+    np.testing.assert_allclose(one.noise_variance, all_starts.noise_variance, rtol=1e-3)
+
+
+def test_a_model_that_does_not_fit_is_searched():
+    """Too few factors, too few rows for the test, and too few columns for it: all take 8 starts."""
+    x = from_the_model(3000, 12, 3, lambda rng, shape: rng.standard_normal(shape))
+    for rows, z_dim in ((x, 2), (x[:590], 3), (x[:, :5], 3)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HeywoodWarning)
+            assert len(fit_factor_analysis(sufficient_statistics(rows), z_dim).start_kinds) == 8
+
+
+def test_few_axes_of_many_columns_are_found_near_enough():
+    correlation = np.corrcoef(from_the_model(400, 130, 3, np.random.Generator.standard_normal).T)
+    values, vectors = factor_analysis_em._principal_axes(correlation, 3)
+    exact_values, exact_vectors = np.linalg.eigh(correlation)
+    np.testing.assert_allclose(values, exact_values[:-4:-1], rtol=1e-6)
+    np.testing.assert_allclose(abs(vectors.T @ exact_vectors[:, :-4:-1]), np.eye(3), atol=1e-3)
+
+
+def test_em_runs_on_one_blas_thread(monkeypatch):
+    """Two threads at small products wait for each other; afterwards the caller's number is back."""
+    seen = []
+
+    def spy(*point):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return fa_expectations(*point)
+
+    monkeypatch.setattr(em_climb, "fa_expectations", spy)
+    with threadpool_limits(2, user_api="blas"):
+        fit_factor_analysis(sufficient_statistics(standardised("wine")), 2, starts=1)
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
+    assert set(seen) == {1}
