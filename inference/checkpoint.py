@@ -1,41 +1,26 @@
 """Checkpoints that open without executing code: arrays in one zip of .npy files, everything else in one JSON entry.
 
 The file is written beside its place, flushed and then moved over the old one, which is kept as the generation before.
+Two generations and a temporary file need room; a full disk leaves both generations as they were.
 A SHA-256 over all entries detects damage; the same state gives the same bytes.
 """
 
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from .atomic import write_atomically
+
 _JSON = "state.json"
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged or not one of ours."""
-
-
-def write_atomically(path, content):
-    """Replace a file by new bytes in one step: temporary file in the same folder, flush, rename."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _pack(value, arrays):
@@ -92,10 +77,8 @@ def save_state(path, state):
         for name, data in entries.items():
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)  # a fixed date: same state, same bytes
         archive.comment = _digest(entries)
-    path = Path(path)
-    if _intact(path):  # a damaged file must not push out the good generation before it
-        write_atomically(previous(path), path.read_bytes())
-    write_atomically(path, content.getvalue())
+    # a damaged file must not push out the good generation before it
+    write_atomically(path, content.getvalue(), keep=previous(path) if _intact(path) else None)
 
 
 def _intact(path):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .files import DataError
+from .faults import DataError
 
 
 @dataclass(frozen=True, eq=False)

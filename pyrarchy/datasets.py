@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 from .binarize import support_of
 from .dataset import Dataset, NamedData
+from .faults import DataError
 from .fetch import REMOTES, find
-from .files import DataError, held_out_rows, read_table
+from .files import held_out_rows, read_table
 
 HELD_OUT = 0.1
 MODULES = (

@@ -19,14 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
+from .faults import DataError
+
 SUFFIXES = (".npy", ".npz", ".csv")
 _CHUNK = 1 << 24  # numbers looked at in one go, so that checking a file larger than memory does not load it
 _BESIDE = {"test", "labels", "test_labels"}  # what an .npz may hold beside the data
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
-
-
-class DataError(ValueError):
-    """Data that cannot be used: one sentence with what was found, where, and what to do."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ def _varying_columns(data, options):
     """Leave constant columns out when asked to; the image sets ask for it by themselves."""
     import numpy as np
 
-    from .files import DataError
+    from .faults import DataError
 
     drop = options["drop_constant"]
     dim = data.dim  # refuses a tuple of arrays

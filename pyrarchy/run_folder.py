@@ -7,19 +7,31 @@
 import io
 import json
 import math
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from .datasets import Dataset
-from .files import DataError
+from .faults import DamagedRunError, DataError, RunError
 from .registry import get_pair, select_columns
 
 EXAMPLE_ROWS = 16
-
-
-class RunError(ValueError):
-    """A folder that is not a run, or lacks what is asked of it."""
+PICTURES = ("curves", "rates", "images", "traversals", "interpolations", "latent", "forest")
+# What a run may leave, in the order in which it comes to be.
+FILES = (
+    "config.json",
+    "example.npz",
+    "history.csv",
+    "result.json",
+    "posterior.nc",
+    "diagnostics.nc",
+    "report.html",
+    *(f"{name}.png" for name in PICTURES),
+    "checkpoint.previous.npz",
+    "checkpoint.npz",
+)
 
 
 def prepare(pair, data, options):
@@ -33,7 +45,7 @@ def write_config(folder, config, data):
 
     Models with several arguments (eight schools) are rebuilt from all rows, the others from a few and the mean.
     """
-    from .inference.checkpoint import write_atomically
+    from .inference.atomic import write_atomically
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +61,7 @@ def write_config(folder, config, data):
 
 def write_json(path, content):
     """Write JSON in one step; numbers that are not finite become null, which every reader takes."""
-    from .inference.checkpoint import write_atomically
+    from .inference.atomic import write_atomically
 
     write_atomically(path, (json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -67,6 +79,22 @@ def plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+# What a file that was meant for another pair, or changed by hand, makes of the code that reads it.
+UNFIT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+_KINDS = {
+    "pair": str,
+    "options": dict,
+    "data": str,
+    "rows": int,
+    "support": str,
+    "binarize": str,
+    "method": str,
+    "objective": str,
+    "seed": int,
+    "samples": int,
+}
+
+
 class _Config(dict):
     """A configuration that names its file when an entry is missing."""
 
@@ -75,21 +103,46 @@ class _Config(dict):
         self.path = path
 
     def __missing__(self, key):
-        raise RunError(f"{self.path}: has no entry '{key}' (written by another version of pyrarchy?); fit again")
+        raise DamagedRunError(f"{self.path}: has no entry '{key}' (written by another version of pyrarchy?); fit again")
 
 
 def read_config(run):
     """The configuration of a run.
 
-    :raises RunError: when the folder is not a run.
+    :raises RunError: when the folder is not a run, or (:class:`~.faults.DamagedRunError`) its file cannot be used.
     """
     path = Path(run) / "config.json"
     try:
-        return _Config(path, json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{run}: not a run folder (it has no config.json); give the --out of a fit") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedRunError(f"{path}: cannot be read ({error}); fit again") from None
+    if not isinstance(content, dict):
+        raise DamagedRunError(f"{path}: holds a {type(content).__name__}, not a run's configuration; fit again")
+    for key, kind in _KINDS.items():
+        if key in content and type(content[key]) is not kind:
+            raise DamagedRunError(
+                f"{path}: its entry '{key}' is {content[key]!r}, not of type {kind.__name__}; fit again"
+            )
+    return _Config(path, content)
+
+
+def pair_of(config):
+    """The row of a run's pair. Opening a run imports nobody's code: that is for whoever opens it to do.
+
+    :raises RunError: when the pair is somebody's own, and its module has not been imported by this program.
+    """
+    name = config["pair"]
+    if ":" in name and name.partition(":")[0] not in sys.modules:
+        raise RunError(
+            f"{config.path}: the pair {name} is code that is not in the folder, and opening a run executes none: if you "
+            f"trust it, import {name.partition(':')[0]} first, or give --pair {name} on the command line"
+        )
+    try:
+        return get_pair(name)
+    except ValueError as error:
+        raise DamagedRunError(f"{config.path}: {error}") from None
 
 
 class _Example(Dataset):
@@ -106,17 +159,30 @@ def read_example(run):
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from None
-    parts = tuple(arrays[f"train{i}"] for i in range(len(arrays) - ("mean" in arrays)))
+    except Exception as error:  # a damaged archive raises a dozen different types
+        raise DamagedRunError(f"{path}: cannot be read ({type(error).__name__}: {error}); fit again") from None
     config = read_config(run)
-    name = config["data"]
-    if "mean" not in arrays:
-        return Dataset(name, parts)
-    shape = tuple(config["image_shape"]) if config["image_shape"] and config["columns"] is None else None
-    example = _Example(name, parts[0], image_shape=shape, support=config["support"])
+    try:
+        parts = tuple(arrays[f"train{i}"] for i in range(len(arrays) - ("mean" in arrays)))
+        if "mean" not in arrays:
+            return Dataset(config["data"], parts)
+        shape = tuple(config["image_shape"]) if config["image_shape"] and config["columns"] is None else None
+        example = _Example(config["data"], parts[0], image_shape=shape, support=config["support"])
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise DamagedRunError(f"{path}: does not fit the configuration beside it ({error}); fit again") from None
     example.__dict__["_mean"] = arrays["mean"]
     return example
+
+
+def build(config, example):
+    """Model and guide of a run, with the weights that they start from."""
+    pair = pair_of(config)
+    try:
+        return pair(example, seed=config["seed"], **_options(config))
+    except UNFIT as error:
+        raise DamagedRunError(
+            f"{config.path}: {pair.name} cannot be built from it ({error}); has its code changed?"
+        ) from None
 
 
 def load(run):
@@ -125,20 +191,27 @@ def load(run):
     :param run: the folder, as given to ``pyrarchy fit --out``.
     :returns: ``(model, guide)`` in evaluation mode, with the weights of the newest readable checkpoint.
     :raises RunError, CheckpointError: when the folder is not a run or its checkpoint cannot be read.
+
+    A damaged checkpoint gives a warning, and the one before it is used. The code of a pair of your own is not run from the
+    folder: import its module first.
     """
     from .inference.checkpoint import load_latest
     from .inference.isolation import root_modules
     from .inference.loop import load_modules
 
     config, example = read_config(run), read_example(run)
-    model, guide = get_pair(config["pair"])(example, seed=config["seed"], **_options(config))
-    state, path, _ = load_latest(Path(run) / "checkpoint.npz")
+    model, guide = build(config, example)
+    state, path, remark = load_latest(Path(run) / "checkpoint.npz")
+    if remark:
+        warnings.warn(remark, stacklevel=2)
     try:
         load_modules(model, guide, state)
-    except (RuntimeError, ValueError):  # torch's message has a line for every tensor
-        raise RunError(f"{path}: its weights do not fit the pair {config['pair']}; has its code changed?") from None
-    if state["params"]:
-        _fill_store(model, guide, example, state["params"])
+        if state["params"]:
+            _fill_store(model, guide, example, state["params"])
+    except UNFIT:  # torch's message has a line for every tensor
+        raise DamagedRunError(
+            f"{path}: its weights do not fit the pair {config['pair']}; has its code changed?"
+        ) from None
     for root in root_modules(model, guide):
         root.eval()
     return model, guide

@@ -23,7 +23,7 @@ def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks, *, qui
     :param bool quick: leave the long diagnostics out. ``seconds``: how long each of them may take.
     """
     from .inference import groups
-    from .inference.checkpoint import write_atomically
+    from .inference.atomic import write_atomically
     from .plots import png
 
     out, prepared = Path(fit.out), fit.prepared
