@@ -9,7 +9,8 @@ from .binarize import LIKELIHOODS, binarization, support_of
 from .datasets import Dataset, load_data
 from .faults import DataError
 from .files import read_table
-from .run_folder import load, pair_of, read_config, read_example, select_rows
+from .run_config import pair_of, read_config
+from .run_folder import load, read_example, select_rows
 
 
 def run_apply(args):

@@ -15,7 +15,8 @@ from .folder_lock import folder_lock
 from .objectives import make_objective
 from .registry import get_pair
 from .run_begin import check_folder, clear, data_sha256, sweep
-from .run_folder import load, pair_of, plain, prepare, read_config, read_curve, select_rows, warm_up, write_config
+from .run_config import pair_of, plain, read_config
+from .run_folder import load, prepare, read_curve, select_rows, warm_up, write_config
 from .stop_request import StopRequest
 
 GLOBAL_SAMPLES = 10_000
@@ -26,7 +27,7 @@ def run_fit(args):
     pair = get_pair(args.pair)
     options = pair.parse_options(args.options)
     plan = training_plan(pair, args)
-    data, binarize = data_for(pair, args.data, args.binarize)
+    data, binarize = data_for(pair, args.data, args.binarize, args.missing)
     used, columns = prepare(pair, data, options)
     config = {
         "pair": args.pair,
@@ -34,6 +35,7 @@ def run_fit(args):
         "data": args.data or pair.data,
         "rows": data.num_train,
         "data_sha256": data_sha256(data),
+        "missing": args.missing,
         "support": data.support,
         "binarize": binarize,
         "image_shape": data.image_shape,
@@ -111,7 +113,7 @@ class Fit:
         if self.config["method"] == "cavi" and not isinstance(rows, tuple):
             rows = (rows,)  # all rows are one datum, as for any model with global latents
         several = isinstance(rows, tuple)
-        remarks = list(getattr(curve, "remarks", []))
+        remarks = [*self.data.remarks, *getattr(curve, "remarks", [])]
         if not several and hasattr(model, "remarks"):
             from .inference.apply import encode
 
@@ -166,7 +168,10 @@ class Fit:
         from .inference.checkpoint import save_state
         from .inference.isolation import root_modules
 
-        record = fit_em(self.model, train, seed=self.config["seed"], progress=self.progress)
+        try:
+            record = fit_em(self.model, train, seed=self.config["seed"], progress=self.progress)
+        except ValueError as error:  # the options were checked when the pair was built
+            raise DataError(f"{self.data.name}: {error}") from error
         modules = [dict(m.state_dict()) for m in root_modules(self.model, self.guide)]
         save_state(self.out / "checkpoint.npz", {"modules": modules, "params": {}})
         lines = [f"{i},{float(value)!r}" for i, value in enumerate(record.log_likelihoods)]
@@ -230,7 +235,7 @@ def run_report(folder, **depth):
     with folder_lock(folder):
         sweep(folder)
         pair = pair_of(config)
-        data = load_data(config["data"])
+        data = load_data(config["data"], missing=config["missing"])
         select_rows(folder, data)
         fit = Fit(pair, data, config, folder)
         if plain(fit.columns) != config["columns"] or data_sha256(data) != config["data_sha256"]:

@@ -8,10 +8,10 @@ from .faults import DataError
 from .objectives import OF_PYRO, OVER_WEIGHTS, parse_objective
 
 
-def data_for(pair, name=None, binarize=None):
+def data_for(pair, name=None, binarize=None, missing="refuse"):
     """The data set that a pair is to be used with, and how its grey values become bits: (data set, binarisation).
 
-    :param str name: data set or file; the pair's own by default.
+    :param str name: data set or file; the pair's own by default. ``missing``: as :func:`~.datasets.load_data` takes it.
     :raises DataError: for data that the pair's likelihood is no density of.
     """
     if pair.likelihood == "own":
@@ -19,8 +19,10 @@ def data_for(pair, name=None, binarize=None):
             raise ValueError(f"pair {pair.name} brings its own kind of data ({pair.data}); leave --data away")
         if binarize not in (None, "none"):
             raise ValueError(f"pair {pair.name} brings its own likelihood; leave --binarize away")
+        if missing != "refuse":
+            raise ValueError(f"pair {pair.name} brings its own data, which lack no value; leave --missing away")
         return load_data(pair.data), "none"
-    data = load_data(name or pair.data)
+    data = load_data(name or pair.data, missing=missing)
     if isinstance(data.train, tuple):
         raise DataError(f"{data.name}: is {len(data.train)} arrays, but the pair {pair.name} takes one table of rows")
     binarize = binarize or ("dynamic" if pair.likelihood == "bernoulli" and data.support == "unit" else "none")

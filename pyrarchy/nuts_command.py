@@ -7,7 +7,8 @@ from .faults import RunError
 from .fit_command import to_tensors
 from .fit_plan import data_for
 from .registry import get_pair
-from .run_folder import load, prepare, read_config, write_json
+from .run_config import read_config, write_json
+from .run_folder import load, prepare
 
 INTERVAL = 0.9
 

@@ -6,6 +6,7 @@ from ._version import __version__
 from .faults import USAGE
 from .objectives import ESTIMATORS, describe_objectives
 
+MISSING = ("refuse", "drop-rows")  # as in files, which needs numpy
 _PAIR = "the run's pair, where it is code of your own: opening a run imports none by itself"
 
 
@@ -85,6 +86,9 @@ def _add_fit(command, handlers):
     sub.add_argument("pair", metavar="PAIR", help="a row of `pyrarchy list`, or module:function")
     sub.add_argument("options", nargs="*", metavar="key=value", help="options of the pair, such as z_dim=8")
     sub.add_argument("--data", metavar="NAME|PATH", help="data set by name, or a .npy, .npz or .csv file")
+    sub.add_argument(
+        "--missing", choices=MISSING, default="refuse", help="rows of a file that lack values: leave them out?"
+    )
     sub.add_argument("--binarize", choices=["dynamic", "fixed", "none"], help="how grey values become bits")
     sub.add_argument("--objective", help="what to maximise, such as iwae:50 (see below)")
     sub.add_argument("--estimator", choices=ESTIMATORS, help="how the gradient is formed (plain)")

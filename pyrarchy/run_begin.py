@@ -5,7 +5,8 @@ import json
 import re
 
 from .faults import DamagedRunError, DataError, RunError
-from .run_folder import FILES, plain, read_config
+from .run_config import plain, read_config
+from .run_folder import FILES
 
 
 def check_folder(out, config, resume=False, overwrite=False):

@@ -5,19 +5,19 @@
 """
 
 import io
-import json
-import math
-import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 
 from .datasets import Dataset
-from .faults import DamagedRunError, DataError, RunError
-from .registry import get_pair, select_columns
+from .faults import DamagedRunError, DataError
+from .registry import select_columns
+from .run_config import pair_of, read_config, write_json
 
 EXAMPLE_ROWS = 16
+# What a file that was meant for another pair, or changed by hand, makes of the code that reads it.
+UNFIT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 PICTURES = ("curves", "rates", "images", "traversals", "interpolations", "latent", "forest")
 # What a run may leave, in the order in which it comes to be.
 FILES = (
@@ -57,92 +57,6 @@ def write_config(folder, config, data):
     np.savez(content, **arrays)
     write_atomically(folder / "example.npz", content.getvalue())
     write_json(folder / "config.json", config)
-
-
-def write_json(path, content):
-    """Write JSON in one step; numbers that are not finite become null, which every reader takes."""
-    from .inference.atomic import write_atomically
-
-    write_atomically(path, (json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def plain(value):
-    """A value as JSON can hold it: numpy to Python, keys to strings, what is not finite to ``None``."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-# What a file that was meant for another pair, or changed by hand, makes of the code that reads it.
-UNFIT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
-_KINDS = {
-    "pair": str,
-    "options": dict,
-    "data": str,
-    "rows": int,
-    "support": str,
-    "binarize": str,
-    "method": str,
-    "objective": str,
-    "seed": int,
-    "samples": int,
-}
-
-
-class _Config(dict):
-    """A configuration that names its file when an entry is missing."""
-
-    def __init__(self, path, content):
-        super().__init__(content)
-        self.path = path
-
-    def __missing__(self, key):
-        raise DamagedRunError(f"{self.path}: has no entry '{key}' (written by another version of pyrarchy?); fit again")
-
-
-def read_config(run):
-    """The configuration of a run.
-
-    :raises RunError: when the folder is not a run, or (:class:`~.faults.DamagedRunError`) its file cannot be used.
-    """
-    path = Path(run) / "config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise RunError(f"{run}: not a run folder (it has no config.json); give the --out of a fit") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedRunError(f"{path}: cannot be read ({error}); fit again") from None
-    if not isinstance(content, dict):
-        raise DamagedRunError(f"{path}: holds a {type(content).__name__}, not a run's configuration; fit again")
-    for key, kind in _KINDS.items():
-        if key in content and type(content[key]) is not kind:
-            raise DamagedRunError(
-                f"{path}: its entry '{key}' is {content[key]!r}, not of type {kind.__name__}; fit again"
-            )
-    return _Config(path, content)
-
-
-def pair_of(config):
-    """The row of a run's pair. Opening a run imports nobody's code: that is for whoever opens it to do.
-
-    :raises RunError: when the pair is somebody's own, and its module has not been imported by this program.
-    """
-    name = config["pair"]
-    if ":" in name and name.partition(":")[0] not in sys.modules:
-        raise RunError(
-            f"{config.path}: the pair {name} is code that is not in the folder, and opening a run executes none: if you "
-            f"trust it, import {name.partition(':')[0]} first, or give --pair {name} on the command line"
-        )
-    try:
-        return get_pair(name)
-    except ValueError as error:
-        raise DamagedRunError(f"{config.path}: {error}") from None
 
 
 class _Example(Dataset):
@@ -273,18 +187,24 @@ def read_curve(run):
     from .inference.record import Record
     from .objectives import make_objective
 
-    config = read_config(run)
+    config, path = read_config(run), Path(run) / "history.csv"
     if config["method"] != "svi":
-        lines = (Path(run) / "history.csv").read_text().splitlines()[1:]
-        values = [float(line.split(",")[1]) for line in lines]
+        try:
+            lines = path.read_text().splitlines()[1:]
+            values = [float(line.split(",")[1]) for line in lines]
+        except (OSError, ValueError, LookupError) as error:
+            raise DamagedRunError(f"{path}: cannot be read ({error}); fit again") from None
         return values if config["method"] == "em" else BoundCurve(values, config["rows"])
-    state, _, remark = load_latest(Path(run) / "checkpoint.npz")
-    objective = make_objective(config["objective"], config.get("estimator"))
-    words = describe(objective, warm_up(config))
-    lower = getattr(objective, "is_lower_bound", True)
-    said = state.get("said", {"is_lower_bound": lower, "remarks": []})  # older ones do not say
-    record = Record(words, said["is_lower_bound"], step=state["step"])
-    record.remarks = [*said["remarks"], *([remark] if remark else [])]
-    for curve, values in state["record"].items():
-        setattr(record, curve, values.tolist())
+    state, path, remark = load_latest(Path(run) / "checkpoint.npz")
+    try:
+        objective = make_objective(config["objective"], config.get("estimator"))
+        words = describe(objective, warm_up(config))
+        lower = getattr(objective, "is_lower_bound", True)
+        said = state.get("said", {"is_lower_bound": lower, "remarks": []})  # older ones do not say
+        record = Record(words, said["is_lower_bound"], step=state["step"])
+        record.remarks = [*said["remarks"], *([remark] if remark else [])]
+        for curve, values in state["record"].items():
+            setattr(record, curve, values.tolist())
+    except UNFIT as error:
+        raise DamagedRunError(f"{path}: does not fit the configuration beside it ({error}); fit again") from None
     return record

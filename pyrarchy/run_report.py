@@ -8,7 +8,7 @@ import numpy as np
 from .diagnosis import SECONDS, run_sections
 from .figures import Canvas, by_depth, pictures
 from .report import Estimate, Layer, ReportContent, write_report
-from .run_folder import plain, write_json
+from .run_config import plain, write_json
 from .section import Context
 
 DRAWN_ROWS = 50

@@ -17,7 +17,7 @@ import pyrarchy
 from pyrarchy.fit_command import to_tensors
 from pyrarchy.inference import ELBO, Batches, Temper, evaluate, fit, load_state
 from pyrarchy.inference.groups import load as load_groups
-from pyrarchy.run_folder import read_config
+from pyrarchy.run_config import read_config
 from pyrarchy.section import sections
 
 from .conftest import RUNS, UNIT, fit_now
