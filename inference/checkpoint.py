@@ -81,10 +81,17 @@ def save_state(path, state):
     write_atomically(path, content.getvalue(), keep=previous(path) if _intact(path) else None)
 
 
+def _entries(archive):
+    """Name -> bytes. Names are keys and never paths; ours are not packed, so none unpacks to more than the file holds."""
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise ValueError("its entries are compressed")
+    return {info.filename: archive.read(info) for info in archive.infolist()}
+
+
 def _intact(path):
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = {info.filename: archive.read(info) for info in archive.infolist()}
+            entries = _entries(archive)
             return _digest(entries) == archive.comment
     except Exception:  # missing, or no zip at all
         return False
@@ -104,7 +111,7 @@ def load_state(path):
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = {info.filename: archive.read(info) for info in archive.infolist()}
+            entries = _entries(archive)
             if _digest(entries) != archive.comment:
                 raise CheckpointError(f"{path}: damaged (its SHA-256 differs from the one it carries)")
         arrays = {
@@ -122,11 +129,15 @@ def load_state(path):
 
 
 def load_latest(path):
-    """The newest readable generation: ``(state, path read, remark)``; the remark says when the newest was damaged."""
+    """The newest readable generation: ``(state, path read, remark)``; the remark says when the newest was damaged.
+
+    :raises CheckpointError: when neither can be read.
+    """
     try:
         return load_state(path), Path(path), None
     except CheckpointError as error:
         older = previous(path)
-        if not older.exists():
-            raise
-        return load_state(older), older, f"{error}; the generation before it is used"
+        try:
+            return load_state(older), older, f"{error}; the generation before it is used"
+        except CheckpointError:
+            raise CheckpointError(f"{error}, and there is no good one before it; fit again") from None
