@@ -13,6 +13,7 @@ from .batch_statistics import check_single_rows, coupled_modules
 from .batches import digest, length
 from .bound import Bound
 from .checkpoint import CheckpointError, load_latest, load_state, save_state, write_atomically
+from .finite_watch import FiniteWatch
 from .isolation import buffers_kept, rng_state, root_modules, set_rng_state
 from .measure import Measure
 from .preflight import non_finite_sites, preflight
@@ -59,7 +60,7 @@ class Loop:
         if temper is not None:
             temper.check()
         self.tensors = list(self.parameters.values())
-        self.infinite = {name for name, buffer in self._buffers() if not torch.isfinite(buffer).all()}
+        self.watch = FiniteWatch(model, guide)
         self.measure = Measure(model, guide, objective, self.tensors, temper, tape)
         factory = optimizer if callable(optimizer) else adam(float(optimizer))
         self.optimizer = factory(self.tensors)
@@ -172,35 +173,17 @@ class Loop:
 
     def save(self):
         """Write checkpoint and history, each in one step."""
-        self._check_finite()  # the last step's update has not been through a loss yet
+        if bad := self.watch.first_bad(self.parameters, self.optimizer):  # no loss has seen the last update yet
+            kept = f" The last good checkpoint is in {self.out}." if self.out is not None else ""
+            raise DivergedError(
+                f"step {self.record.step}: {bad} is not finite after the update. Lower the learning rate or clip the "
+                f"gradient.{kept}"
+            )
         if self.out is None:
             return
         self.out.mkdir(parents=True, exist_ok=True)
         save_state(self.out / "checkpoint.npz", self.state())
         write_atomically(self.out / "history.csv", self.record.to_csv().encode())
-
-    def _check_finite(self):
-        """See that no checkpoint holds a number that is not finite, but for those that a buffer began with (a mask)."""
-        optimizer = self.optimizer.state_dict()["state"]
-        held = {
-            **{f"parameter '{name}'": tensor for name, tensor in self.parameters.items()},
-            **{
-                f"the optimiser's {what} of '{name}'": value
-                for number, name in enumerate(self.parameters)
-                for what, value in optimizer.get(number, {}).items()
-                if isinstance(value, torch.Tensor)
-            },
-            **{f"buffer '{name}'": buffer for name, buffer in self._buffers() if name not in self.infinite},
-        }
-        if bad := [name for name, tensor in held.items() if not torch.isfinite(tensor).all()]:
-            kept = f" The last good checkpoint is in {self.out}." if self.out is not None else ""
-            raise DivergedError(
-                f"step {self.record.step}: {bad[0]} is not finite after the update. Lower the learning rate or clip the "
-                f"gradient.{kept}"
-            )
-
-    def _buffers(self):
-        return [item for module in root_modules(self.model, self.guide) for item in module.named_buffers()]
 
     def restore(self):
         """Continue from the newest readable checkpoint.
@@ -209,8 +192,20 @@ class Loop:
             another configuration.
         """
         state, path, remark = load_latest(self.out / "checkpoint.npz")
-        if not {"parameters", "setting", "optimizer", "record", "place"} <= state.keys():
-            raise CheckpointError(f"{path}: holds a fitted pair but not the place in a training; begin anew")
+        needed = {
+            "modules",
+            "params",
+            "parameters",
+            "setting",
+            "optimizer",
+            "record",
+            "step",
+            "place",
+            "rng",
+            "epoch_rng",
+        }
+        if not isinstance(state, dict) or not needed <= state.keys():
+            raise CheckpointError(f"{path}: holds no place in a training that could be continued; begin anew")
         if state["parameters"] != list(self.parameters):
             raise ValueError(f"{path}: the checkpoint is of another pair (its parameters are {state['parameters']})")
         for what, now in self.setting.items():

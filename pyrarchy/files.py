@@ -213,6 +213,8 @@ def _read_npz(path: Path, drop: bool) -> Table:
                 arrays[name] = archive[name]
             except Exception as error:  # as in read_table, for one member
                 raise _unreadable(f"{path}[{name}]", error) from error
+            if not isinstance(arrays[name], np.ndarray):  # numpy hands out an entry of another kind as its bytes
+                raise DataError(f"{path}[{name}]: is no array of numbers; save one with np.savez")
     kept = dict.fromkeys((key, "test"))
     if drop:
         for name in kept:

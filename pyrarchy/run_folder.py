@@ -71,7 +71,7 @@ def read_example(run):
     """The rows kept with a run, as a data set from which its pair can be built."""
     path = Path(run) / "example.npz"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:  # np.load alone may leave it open
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # a damaged archive raises a dozen different types
         raise DamagedRunError(f"{path}: cannot be read ({type(error).__name__}: {error}); fit again") from None
