@@ -23,7 +23,7 @@ import torch
 
 from pyrarchy import cli, load, load_data
 from pyrarchy.inference import edge_scores, evaluate, sample
-from pyrarchy.inference.checkpoint import write_atomically
+from pyrarchy.inference.atomic import write_atomically
 from pyrarchy.zoo import FactorAnalysis
 
 ROWS = ("sparse_laplace", "sparse_cauchy", "sparse_gaussian")

@@ -1,41 +1,26 @@
 """Checkpoints that open without executing code: arrays in one zip of .npy files, everything else in one JSON entry.
 
 The file is written beside its place, flushed and then moved over the old one, which is kept as the generation before.
+Two generations and a temporary file need room; a full disk leaves both generations as they were.
 A SHA-256 over all entries detects damage; the same state gives the same bytes.
 """
 
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from .atomic import write_atomically
+
 _JSON = "state.json"
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged or not one of ours."""
-
-
-def write_atomically(path, content):
-    """Replace a file by new bytes in one step: temporary file in the same folder, flush, rename."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _pack(value, arrays):
@@ -92,16 +77,21 @@ def save_state(path, state):
         for name, data in entries.items():
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)  # a fixed date: same state, same bytes
         archive.comment = _digest(entries)
-    path = Path(path)
-    if _intact(path):  # a damaged file must not push out the good generation before it
-        write_atomically(previous(path), path.read_bytes())
-    write_atomically(path, content.getvalue())
+    # a damaged file must not push out the good generation before it
+    write_atomically(path, content.getvalue(), keep=previous(path) if _intact(path) else None)
+
+
+def _entries(archive):
+    """Name -> bytes. Names are keys and never paths; ours are not packed, so none unpacks to more than the file holds."""
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise ValueError("its entries are compressed")
+    return {info.filename: archive.read(info) for info in archive.infolist()}
 
 
 def _intact(path):
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = {info.filename: archive.read(info) for info in archive.infolist()}
+            entries = _entries(archive)
             return _digest(entries) == archive.comment
     except Exception:  # missing, or no zip at all
         return False
@@ -121,7 +111,7 @@ def load_state(path):
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = {info.filename: archive.read(info) for info in archive.infolist()}
+            entries = _entries(archive)
             if _digest(entries) != archive.comment:
                 raise CheckpointError(f"{path}: damaged (its SHA-256 differs from the one it carries)")
         arrays = {
@@ -139,11 +129,15 @@ def load_state(path):
 
 
 def load_latest(path):
-    """The newest readable generation: ``(state, path read, remark)``; the remark says when the newest was damaged."""
+    """The newest readable generation: ``(state, path read, remark)``; the remark says when the newest was damaged.
+
+    :raises CheckpointError: when neither can be read.
+    """
     try:
         return load_state(path), Path(path), None
     except CheckpointError as error:
         older = previous(path)
-        if not older.exists():
-            raise
-        return load_state(older), older, f"{error}; the generation before it is used"
+        try:
+            return load_state(older), older, f"{error}; the generation before it is used"
+        except CheckpointError:
+            raise CheckpointError(f"{error}, and there is no good one before it; fit again") from None

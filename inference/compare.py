@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from .atomic import write_atomically
 from .batches import Batches
-from .checkpoint import write_atomically
 from .compare_runs import Entry, Work, in_parallel, run_folder, serially, slug, to_json
 from .comparison import Comparison
 from .elbo import ELBO

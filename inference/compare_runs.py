@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 
+from .atomic import write_atomically
 from .batch_statistics import reestimate_statistics
 from .batches import Batches
-from .checkpoint import CheckpointError, load_state, save_state, write_atomically
+from .checkpoint import CheckpointError, load_state, save_state
 from .comparison import Outcome
 from .evaluate import evaluate
 from .fit import fit

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .batches import as_batches
 from .bound import Bound
+from .checkpoint import previous
 from .elbo import ELBO
 from .isolation import isolated
 from .loop import Loop
@@ -77,7 +78,8 @@ def fit(
     started = time.perf_counter()
     with isolated(model, guide, seed=seed, train=True):
         loop = Loop(model, guide, batches, objective, optimizer, schedule, temper, clip_norm, out, seed, tape)
-        if resume and (Path(out) / "checkpoint.npz").exists():
+        newest = None if out is None else Path(out) / "checkpoint.npz"
+        if resume and (newest.exists() or previous(newest).exists()):
             loop.restore()
         loop.run(total, callbacks, save_every, progress)
     loop.record.seconds = time.perf_counter() - started

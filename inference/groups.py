@@ -10,13 +10,13 @@ shows neither r_hat nor ess, which would diagnose a Markov chain that does not e
 which it is: 1 for a guide's draws, 0 for chains (:func:`~pyrarchy.inference.mcmc_inference_data`).
 """
 
-import os
-import tempfile
 import warnings
 from pathlib import Path
 
 import numpy as np
 import xarray
+
+from .atomic import write_atomically
 
 #: Groups whose arrays carry draws; all other groups are stored as they are.
 DRAW_GROUPS = ("posterior", "posterior_predictive", "prior", "prior_predictive", "log_likelihood", "sample_stats")
@@ -232,17 +232,7 @@ def save(idata, path):
     tree = xarray.DataTree.from_dict(dict(datasets))
     tree.attrs.update(attrs)
     content = tree.to_netcdf(engine="h5netcdf")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp keeps its files to the owner
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, content)
     return path
 
 

@@ -12,7 +12,8 @@ from .adam import adam
 from .batch_statistics import check_single_rows, coupled_modules
 from .batches import digest, length
 from .bound import Bound
-from .checkpoint import load_latest, load_state, save_state, write_atomically
+from .checkpoint import CheckpointError, load_latest, load_state, save_state, write_atomically
+from .finite_watch import FiniteWatch
 from .isolation import buffers_kept, rng_state, root_modules, set_rng_state
 from .measure import Measure
 from .preflight import non_finite_sites, preflight
@@ -59,6 +60,7 @@ class Loop:
         if temper is not None:
             temper.check()
         self.tensors = list(self.parameters.values())
+        self.watch = FiniteWatch(model, guide)
         self.measure = Measure(model, guide, objective, self.tensors, temper, tape)
         factory = optimizer if callable(optimizer) else adam(float(optimizer))
         self.optimizer = factory(self.tensors)
@@ -77,7 +79,10 @@ class Loop:
             "objective": self.record.objective,
             "(batch size, rows)": size,
             "optimiser": f"{type(self.optimizer).__name__}, {self.base_rates}, gradient norm {clip_norm}",
-            "data": digest(first),
+            "data": digest(
+                getattr(batches, "tensors", first)
+            ),  # all rows; of a loader, which may be endless, the first
+            "shapes": [list(tensor.shape) for tensor in self.tensors],
         }
 
     def _handlers(self):
@@ -168,6 +173,12 @@ class Loop:
 
     def save(self):
         """Write checkpoint and history, each in one step."""
+        if bad := self.watch.first_bad(self.parameters, self.optimizer):  # no loss has seen the last update yet
+            kept = f" The last good checkpoint is in {self.out}." if self.out is not None else ""
+            raise DivergedError(
+                f"step {self.record.step}: {bad} is not finite after the update. Lower the learning rate or clip the "
+                f"gradient.{kept}"
+            )
         if self.out is None:
             return
         self.out.mkdir(parents=True, exist_ok=True)
@@ -175,12 +186,30 @@ class Loop:
         write_atomically(self.out / "history.csv", self.record.to_csv().encode())
 
     def restore(self):
-        """Continue from the newest readable checkpoint."""
+        """Continue from the newest readable checkpoint.
+
+        :raises CheckpointError: when it cannot be read. :raises ValueError: when it is of another pair, other data or
+            another configuration.
+        """
         state, path, remark = load_latest(self.out / "checkpoint.npz")
+        needed = {
+            "modules",
+            "params",
+            "parameters",
+            "setting",
+            "optimizer",
+            "record",
+            "step",
+            "place",
+            "rng",
+            "epoch_rng",
+        }
+        if not isinstance(state, dict) or not needed <= state.keys():
+            raise CheckpointError(f"{path}: holds no place in a training that could be continued; begin anew")
         if state["parameters"] != list(self.parameters):
             raise ValueError(f"{path}: the checkpoint is of another pair (its parameters are {state['parameters']})")
         for what, now in self.setting.items():
-            if (before := state["setting"][what]) != now:
+            if (before := state["setting"].get(what)) != now:
                 raise ValueError(f"{path}: the run was started with {what} {before}, not {now}")
         load_modules(self.model, self.guide, state)
         for name, value in state["params"].items():

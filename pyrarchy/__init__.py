@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "DataError": "files",
+    "DataError": "faults",
     "Dataset": "datasets",
     "diagnose": "diagnosis",
     "load_data": "datasets",

@@ -7,9 +7,10 @@ import numpy as np
 
 from .binarize import LIKELIHOODS, binarization, support_of
 from .datasets import Dataset, load_data
-from .files import DataError, read_table
-from .registry import get_pair
-from .run_folder import load, read_config, read_example, select_rows
+from .faults import DataError
+from .files import read_table
+from .run_config import pair_of, read_config
+from .run_folder import load, read_example, select_rows
 
 
 def run_apply(args):
@@ -46,7 +47,7 @@ def rows_of(run, name):
     :raises DataError: for data that the run's pair cannot take.
     """
     config = read_config(run)
-    binarize, likelihood = config["binarize"], get_pair(config["pair"]).likelihood
+    binarize, likelihood = config["binarize"], pair_of(config).likelihood
     if Path(name).suffix:
         table = read_table(name)
         parts = [table.train] if table.test is None else [table.train, table.test]
@@ -68,7 +69,7 @@ def rows_of(run, name):
 
 def save_arrays(path, arrays, main):
     """Write arrays in one step: all of them to .npz, the one called ``main`` to .npy."""
-    from .inference.checkpoint import write_atomically
+    from .inference.atomic import write_atomically
 
     content = io.BytesIO()
     if path.suffix == ".npz":

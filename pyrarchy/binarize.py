@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .files import DataError
+from .faults import DataError
 
 _CHUNK = 1 << 24  # numbers looked at in one go, so that checking a file larger than memory does not load it
 

@@ -1,12 +1,14 @@
 """The command line. Nothing here imports torch: ``--help``, ``list`` and ``data`` answer at once."""
 
 import os
+import signal
 import sys
+import traceback
 import warnings
 
-from .parser import USAGE, build_parser
-
-BAD_DATA, DIVERGED, INTERRUPTED = 3, 5, 130
+from .faults import OK, SIGNALLED, exit_code, one_line
+from .parser import build_parser
+from .stop_request import StopRequest
 
 
 def _list(args):
@@ -86,7 +88,10 @@ def _nuts(args):
 
 def _report(args):
     from .fit_command import run_report
+    from .registry import get_pair
 
+    if args.pair:
+        get_pair(args.pair)  # imports its module
     return run_report(args.run_folder, quick=args.quick, seconds=args.seconds)
 
 
@@ -104,7 +109,10 @@ def _new(args):
 
 def _apply(args):
     from .apply_command import run_apply
+    from .registry import get_pair
 
+    if args.pair:
+        get_pair(args.pair)
     return run_apply(args)
 
 
@@ -138,27 +146,24 @@ def run(argv):
     added = args.command not in ("data", "new") and here not in sys.path
     if added:
         sys.path.append(here)  # a user's own module stands where the command is run; it shadows nothing
+    args.stop = StopRequest()
     try:
-        with warnings.catch_warnings():
+        with args.stop.listening(), warnings.catch_warnings():
             warnings.showwarning = _note
             code = args.run(args)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
+        return SIGNALLED + getattr(stop, "number", signal.SIGINT)
     except BrokenPipeError:  # `pyrarchy list | head`: nobody reads on, and Python would complain as it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, TypeError, ArithmeticError, OSError) as error:
+        return OK
+    except Exception as error:
         if args.debug:
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        from .files import DataError
-
-        if isinstance(error, (DataError, OSError)):
-            return BAD_DATA
-        return DIVERGED if isinstance(error, ArithmeticError) else USAGE
+            traceback.print_exc()
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return exit_code(error)
     finally:
         if added and here in sys.path:
             sys.path.remove(here)

@@ -10,7 +10,8 @@ from .fit_command import cosine, to_tensors
 from .fit_plan import data_for, training_plan
 from .objectives import make_objective
 from .registry import get_pair
-from .run_folder import plain, prepare, warm_up, write_config
+from .run_config import plain
+from .run_folder import prepare, warm_up, write_config
 
 
 def run_compare(args):

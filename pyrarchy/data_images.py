@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from .dataset import Dataset, NamedData
+from .faults import DataError
 from .fetch import REMOTES, find, places, read_idx
-from .files import DataError
 
 
 def _digits(folder) -> Dataset:

@@ -16,7 +16,7 @@ pixel; the noise.
 import numpy as np
 
 from .dataset import Dataset, NamedData
-from .files import DataError
+from .faults import DataError
 
 SIDE = 12
 CUTOFF = 200 / 512  # f0 in cycles per pixel

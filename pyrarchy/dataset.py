@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .files import DataError
+from .faults import DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +19,8 @@ class Dataset:
     ``train`` is float32 (N, D), C-contiguous, or a tuple of aligned arrays for models that take several (eight schools:
     effects and standard errors; an empty tuple for a model that is a density and takes no data); ``test`` (M, D) or None;
     labels int64 (N,), (M,) or None; ``image_shape`` (H, W) with H W = D or None; ``support`` says where all values lie:
-    "binary", "unit" ([0, 1]) or "real"; ``coords`` names rows or columns. Raises :class:`~.files.DataError` when these do
-    not fit together.
+    "binary", "unit" ([0, 1]) or "real"; ``coords`` names rows or columns; ``remarks`` say what was done to a file's rows.
+    Raises :class:`~.faults.DataError` when these do not fit together.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Dataset:
     coords: dict[str, list] = field(default_factory=dict)
     source: str = ""
     licence: str = ""
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.support not in ("binary", "unit", "real"):

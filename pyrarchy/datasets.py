@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 from .binarize import support_of
 from .dataset import Dataset, NamedData
+from .faults import DataError
 from .fetch import REMOTES, find
-from .files import DataError, held_out_rows, read_table
+from .files import held_out_rows, read_table
 
 HELD_OUT = 0.1
 MODULES = (
@@ -53,11 +54,12 @@ def named() -> dict[str, NamedData]:
     return {name: entry for module in modules for name, entry in module.NAMED.items()}
 
 
-def load_data(name_or_path, *, folder=None, held_out: float | None = None) -> Dataset:
+def load_data(name_or_path, *, folder=None, held_out: float | None = None, missing: str = "refuse") -> Dataset:
     """A data set by name (see :func:`list_data`) or from a user's .npy, .npz or .csv file.
 
     ``folder`` is looked into first for MNIST and Fashion-MNIST. ``held_out`` is the share of a file's rows to hold out,
     0.1 by default (see :mod:`pyrarchy.files`); named sets and files with a ``test`` array bring their own split.
+    ``missing="drop-rows"`` leaves out a file's rows that hold a NaN or an infinity, and says so in ``remarks``.
     Raises :class:`~.files.DataError`: one sentence with what was found, where, and what to do.
 
     >>> digits = load_data("digits")
@@ -68,6 +70,8 @@ def load_data(name_or_path, *, folder=None, held_out: float | None = None) -> Da
     if name in named():
         if held_out is not None:
             raise DataError(f"{name}: comes with its own split; leave held_out away")
+        if missing != "refuse":
+            raise DataError(f"{name}: lacks no value; leave missing={missing!r} away")
         return named()[name].load(folder)
     path = Path(name_or_path)
     if not path.suffix and len(path.parts) == 1 and not path.exists():
@@ -76,7 +80,7 @@ def load_data(name_or_path, *, folder=None, held_out: float | None = None) -> Da
         raise DataError(
             f"no data set is called {str(path)!r}; {hint}give one of {', '.join(named())}, or a file's path"
         )
-    return _from_file(path, held_out)
+    return _from_file(path, held_out, missing)
 
 
 def list_data(folder=None) -> list[DataRow]:
@@ -91,8 +95,8 @@ def list_data(folder=None) -> list[DataRow]:
     return rows
 
 
-def _from_file(path: Path, held_out: float | None) -> Dataset:
-    table = read_table(path)
+def _from_file(path: Path, held_out: float | None, missing: str) -> Dataset:
+    table = read_table(path, missing=missing)
     train, test, train_labels, test_labels = table.train, table.test, table.train_labels, table.test_labels
     if test is not None and held_out is not None:
         raise DataError(f"{path}: brings its own test rows; leave held_out away")
@@ -116,4 +120,7 @@ def _from_file(path: Path, held_out: float | None) -> Dataset:
         table.coords,
         str(path),
         "the user's",
+        (f"{table.dropped} row(s) of {path.name} hold missing or infinite values and are left out.",)
+        if table.dropped
+        else (),
     )

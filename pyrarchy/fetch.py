@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import DataError
+from .faults import DataError
 
 _BLOCK = 1 << 16
 

@@ -10,23 +10,21 @@ A ``.npy`` file of float32 rows that is larger than half of the machine's memory
 ``np.memmap``). Its held-out rows are then the *last* tenth, because picking rows would copy the file into memory.
 """
 
-import csv
 import os
-from array import array
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from .csv_table import read_csv
+from .faults import DataError
+
 SUFFIXES = (".npy", ".npz", ".csv")
+MISSING = ("refuse", "drop-rows")
 _CHUNK = 1 << 24  # numbers looked at in one go, so that checking a file larger than memory does not load it
 _BESIDE = {"test", "labels", "test_labels"}  # what an .npz may hold beside the data
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
-
-
-class DataError(ValueError):
-    """Data that cannot be used: one sentence with what was found, where, and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +42,19 @@ class Table:
     image_shape: tuple[int, int] | None = None
     coords: dict[str, list[str]] = field(default_factory=dict)
     mapped: bool = False
+    dropped: int = 0  # rows with a NaN or an infinity that were left out
 
 
-def read_table(path, *, memory: int | None = None) -> Table:
+def read_table(path, *, memory: int | None = None, missing: str = "refuse") -> Table:
     """Read a .npy, .npz or .csv file, checked and converted to float32.
 
     ``memory`` is the number of bytes above which a .npy file stays on disk (default: half of the machine's memory).
-    Raises :class:`DataError` for anything that is not a table of finite numbers.
+    ``missing="drop-rows"`` leaves out rows that hold a NaN, an infinity or, in a .csv, an empty cell or NA (no row of a
+    file that stays on disk). Raises :class:`DataError` for anything that is not a table of finite numbers.
     """
+    if missing not in MISSING:
+        raise DataError(f"missing is {missing!r}; give one of {', '.join(MISSING)}")
+    drop = missing == "drop-rows"
     path = Path(path).expanduser()
     suffix = path.suffix.lower()
     if suffix in _PICKLES:
@@ -66,17 +69,21 @@ def read_table(path, *, memory: int | None = None) -> Table:
     if not os.access(path, os.R_OK):
         raise DataError(f"{path}: may not be read by this user; change its permissions")
     if suffix == ".csv":
-        return _read_csv(path)
+        values, names = read_csv(path, gaps=drop)
+        values, keep = _complete(values, path) if drop else (values, None)
+        train, _ = as_rows(values, str(path))
+        return Table(train, coords={} if names is None else {"column": names}, dropped=_count(keep))
     _check_kind(path, suffix)
     if suffix == ".npz":
-        return _read_npz(path)
+        return _read_npz(path, drop)
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged header can raise nearly anything: ValueError, EOFError, SyntaxError, ...
         raise _unreadable(path, error) from error
     if mapped.nbytes <= (_half_of_memory() if memory is None else memory):
-        train, image_shape = as_rows(np.array(mapped), str(path))
-        return Table(train, image_shape=image_shape)
+        values, keep = _complete(mapped, path) if drop else (np.array(mapped), None)
+        train, image_shape = as_rows(values, str(path))
+        return Table(train, image_shape=image_shape, dropped=_count(keep))
     if mapped.dtype != np.float32 or not mapped.flags.c_contiguous:  # converting would load what does not fit
         found = f"{mapped.nbytes} bytes of {mapped.dtype.str}"
         raise DataError(f"{path}: has {found}, too many to convert in memory; save it as native float32 in C order")
@@ -114,10 +121,27 @@ def as_rows(values: np.ndarray, where: str) -> tuple[np.ndarray, tuple[int, int]
         if len(bad):
             row, column = int(bad[0, 0]) + start, int(bad[0, 1])
             found = values[row, column]
-            reason = "too large for float32" if np.isfinite(found) else "not a finite number"
-            cell = f"row {row}, column {column} (counted from 0)"
-            raise DataError(f"{where}: {cell} is {found}, {reason}; remove, fill or rescale it")
+            reason = "not a finite number; fill it, or leave such rows out with --missing drop-rows"
+            if np.isfinite(found):
+                reason = "too large for float32; rescale it"
+            raise DataError(f"{where}: row {row}, column {column} (counted from 0) is {found}, {reason}")
     return rows, image_shape
+
+
+def _complete(values, where):
+    """The rows without a NaN or an infinity, and which they are: an array of bool, or ``None`` where all can be."""
+    if values.dtype.kind != "f" or values.ndim not in (2, 3) or values.size == 0:
+        return np.array(values), None
+    step = max(1, _CHUNK // values[0].size)
+    parts = [values[start : start + step] for start in range(0, len(values), step)]
+    keep = np.concatenate([np.isfinite(part).reshape(len(part), -1).all(1) for part in parts])
+    if not keep.any():
+        raise DataError(f"{where}: each of its {len(keep)} rows holds a NaN or an infinity; none is left to fit")
+    return values[keep], keep
+
+
+def _count(keep):
+    return 0 if keep is None else int((~keep).sum())
 
 
 def shuffled(count: int, seed: int = 0) -> np.ndarray:
@@ -172,7 +196,7 @@ def _unreadable(what, error: Exception) -> DataError:
     return DataError(f"{what}: is truncated or corrupt ({type(error).__name__}: {error}); save or copy it again")
 
 
-def _read_npz(path: Path) -> Table:
+def _read_npz(path: Path, drop: bool) -> Table:
     with ExitStack() as stack:
         try:
             archive = stack.enter_context(np.load(stack.enter_context(path.open("rb")), allow_pickle=False))
@@ -189,6 +213,13 @@ def _read_npz(path: Path) -> Table:
                 arrays[name] = archive[name]
             except Exception as error:  # as in read_table, for one member
                 raise _unreadable(f"{path}[{name}]", error) from error
+            if not isinstance(arrays[name], np.ndarray):  # numpy hands out an entry of another kind as its bytes
+                raise DataError(f"{path}[{name}]: is no array of numbers; save one with np.savez")
+    kept = dict.fromkeys((key, "test"))
+    if drop:
+        for name in kept:
+            if name in arrays:
+                arrays[name], kept[name] = _complete(arrays[name], f"{path}[{name}]")
     train, image_shape = as_rows(arrays[key], f"{path}[{key}]")
     test = None
     if "test" in arrays:
@@ -198,53 +229,15 @@ def _read_npz(path: Path) -> Table:
             raise DataError(f"{path}: {shapes}; give both the same columns")
     elif "test_labels" in arrays:
         raise DataError(f"{path}: holds test_labels but no test; add the array test or leave test_labels out")
-    labels = _as_labels(arrays.get("labels"), train, f"{path}[labels]")
-    test_labels = _as_labels(arrays.get("test_labels"), test, f"{path}[test_labels]")
-    return Table(train, test, labels, test_labels, image_shape)
+    labels = _as_labels(arrays.get("labels"), train, kept[key], f"{path}[labels]")
+    test_labels = _as_labels(arrays.get("test_labels"), test, kept["test"], f"{path}[test_labels]")
+    return Table(train, test, labels, test_labels, image_shape, dropped=sum(map(_count, kept.values())))
 
 
-def _as_labels(labels, rows, where):
+def _as_labels(labels, rows, keep, where):
     if labels is None:
         return None
-    if labels.shape != (len(rows),) or labels.dtype.kind not in "biu":
-        raise DataError(f"{where}: is {labels.dtype} {labels.shape}; give one integer per row, shape ({len(rows)},)")
-    return labels.astype(np.int64)
-
-
-def _read_csv(path: Path) -> Table:
-    values, names, width = array("d"), None, None
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
-            for cells in reader:
-                if not cells:
-                    continue  # a blank line
-                line = reader.line_num
-                if width is None and all(_number(cell) is None for cell in cells):
-                    names, width = [cell.strip() for cell in cells], len(cells)
-                    if len(set(names)) < width or "" in names:
-                        raise DataError(f"{path}: line {line} repeats or leaves out a column name; name each once")
-                    continue
-                width = len(cells) if width is None else width
-                if len(cells) != width:
-                    found = f"line {line} has {len(cells)} columns but the lines above have {width}"
-                    raise DataError(f"{path}: {found}; make every line equally long")
-                for column, cell in enumerate(cells):
-                    number = _number(cell)
-                    if number is None:
-                        found = f"line {line}, column {column} (counted from 0) is {cell[:40]!r}, not a number"
-                        raise DataError(f"{path}: {found}; below one header line, use commas and decimal points")
-                    values.append(number)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: is not a text file of comma-separated numbers ({error}); save it again") from error
-    if not values:
-        raise DataError(f"{path}: has no rows of numbers; save at least one")
-    train, _ = as_rows(np.frombuffer(values, dtype=np.float64).reshape(-1, width), str(path))
-    return Table(train, coords={} if names is None else {"column": names})
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return None if "_" in cell else float(cell)  # Python reads 1_0 as ten; a csv file means something else
-    except ValueError:
-        return None
+    count = len(rows) if keep is None else len(keep)
+    if labels.shape != (count,) or labels.dtype.kind not in "biu":
+        raise DataError(f"{where}: is {labels.dtype} {labels.shape}; give one integer per row, shape ({count},)")
+    return labels.astype(np.int64)[slice(None) if keep is None else keep]

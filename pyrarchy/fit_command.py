@@ -9,11 +9,15 @@ import numpy as np
 
 from .binarize import binarization
 from .datasets import load_data
-from .files import DataError
-from .fit_plan import check_folder, data_for, training_plan
+from .faults import DataError
+from .fit_plan import data_for, training_plan
+from .folder_lock import folder_lock
 from .objectives import make_objective
 from .registry import get_pair
-from .run_folder import load, plain, prepare, read_config, read_curve, select_rows, warm_up, write_config
+from .run_begin import check_folder, clear, data_sha256, sweep
+from .run_config import pair_of, plain, read_config
+from .run_folder import load, prepare, read_curve, select_rows, warm_up, write_config
+from .stop_request import StopRequest
 
 GLOBAL_SAMPLES = 10_000
 
@@ -23,13 +27,15 @@ def run_fit(args):
     pair = get_pair(args.pair)
     options = pair.parse_options(args.options)
     plan = training_plan(pair, args)
-    data, binarize = data_for(pair, args.data, args.binarize)
+    data, binarize = data_for(pair, args.data, args.binarize, args.missing)
     used, columns = prepare(pair, data, options)
     config = {
         "pair": args.pair,
         "options": options,
         "data": args.data or pair.data,
         "rows": data.num_train,
+        "data_sha256": data_sha256(data),
+        "missing": args.missing,
         "support": data.support,
         "binarize": binarize,
         "image_shape": data.image_shape,
@@ -40,23 +46,28 @@ def run_fit(args):
         "samples": args.samples,
     }
     out = Path(args.out or f"runs/{args.pair.replace(':', '.')}")
-    fit = Fit(pair, data, config, out, resume=args.resume, threads=args.threads, quiet=args.quiet)
-    check_folder(out, config, args.resume)
-    if args.resume and not (out / "config.json").exists():
-        fit.say(f"nothing to resume in {out}: a new run begins")
-    fit.build()  # what cannot be built leaves no folder behind
-    if not (out / "config.json").exists() or not args.resume:
-        write_config(out, config, used)
-    return fit.run()
+    fit = Fit(pair, data, config, out, resume=args.resume, threads=args.threads, quiet=args.quiet, stop=args.stop)
+    with folder_lock(out):
+        sweep(out)
+        check_folder(out, config, args.resume, args.overwrite)
+        begun = (out / "config.json").exists()
+        if args.resume and not begun:
+            fit.say(f"nothing to resume in {out}: a new run begins")
+        fit.build()  # what cannot be built leaves no folder behind
+        if not (begun and args.resume):
+            clear(out)
+            write_config(out, config, used)
+        return fit.run()
 
 
 class Fit:
     """One fit from data to report; :meth:`run` does all of it."""
 
-    def __init__(self, pair, whole, config, out, *, resume=False, threads=None, quiet=False):
+    def __init__(self, pair, whole, config, out, *, resume=False, threads=None, quiet=False, stop=None):
         self.pair, self.whole, self.config, self.out = pair, whole, config, out
         self.data, self.columns = prepare(pair, whole, config["options"])
         self.resume, self.threads, self.quiet = resume, threads, quiet
+        self.stop = StopRequest() if stop is None else stop
         self.prepared = binarization(config["binarize"]).prepare(self.data)
 
     def say(self, text):
@@ -75,6 +86,8 @@ class Fit:
 
         if self.threads:
             torch.set_num_threads(self.threads)
+        if self.config["method"] == "svi":
+            self.objective = make_objective(self.config["objective"], self.config["estimator"])
         self.model, self.guide = self.pair(self.data, seed=self.config["seed"], **self.config["options"])
 
     def run(self):
@@ -100,7 +113,7 @@ class Fit:
         if self.config["method"] == "cavi" and not isinstance(rows, tuple):
             rows = (rows,)  # all rows are one datum, as for any model with global latents
         several = isinstance(rows, tuple)
-        remarks = list(getattr(curve, "remarks", []))
+        remarks = [*self.data.remarks, *getattr(curve, "remarks", [])]
         if not several and hasattr(model, "remarks"):
             from .inference.apply import encode
 
@@ -126,20 +139,22 @@ class Fit:
         draw = binarization(plan["binarize"]).draw if plan["binarize"] == "dynamic" else None
         batches = Batches(train, plan["batch_size"], seed=plan["seed"], transform=draw)
         total = plan["steps"] if plan["steps"] is not None else plan["epochs"] * len(batches)
-        record = fit(
-            self.model,
-            self.guide,
-            batches,
-            objective=make_objective(plan["objective"], plan.get("estimator")),
-            optimizer=plan["lr"],
-            steps=total,
-            schedule=lambda step: cosine(step / total, plan["decay"]),
-            temper=warm_up(plan),
-            seed=plan["seed"],
-            out=self.out,
-            resume=self.resume,
-            progress=self.progress,
-        )
+        with self.stop.stepping(f"{self.out} holds every step taken: continue with --resume"):
+            record = fit(
+                self.model,
+                self.guide,
+                batches,
+                objective=self.objective,
+                optimizer=plan["lr"],
+                steps=total,
+                schedule=lambda step: cosine(step / total, plan["decay"]),
+                temper=warm_up(plan),
+                seed=plan["seed"],
+                callbacks=(self.stop,),
+                out=self.out,
+                resume=self.resume,
+                progress=self.progress,
+            )
         if reestimate_statistics(self.model, self.guide, batches, seed=plan["seed"]):
             save_modules(self.model, self.guide, self.out / "checkpoint.npz")
         bound = "" if record.is_lower_bound else " (not a lower bound)"
@@ -149,10 +164,14 @@ class Fit:
     def fit_em(self, train):
         """Fit by exact EM and leave the same kind of checkpoint as SVI does."""
         from .inference import fit_em
-        from .inference.checkpoint import save_state, write_atomically
+        from .inference.atomic import write_atomically
+        from .inference.checkpoint import save_state
         from .inference.isolation import root_modules
 
-        record = fit_em(self.model, train, seed=self.config["seed"], progress=self.progress)
+        try:
+            record = fit_em(self.model, train, seed=self.config["seed"], progress=self.progress)
+        except ValueError as error:  # the options were checked when the pair was built
+            raise DataError(f"{self.data.name}: {error}") from error
         modules = [dict(m.state_dict()) for m in root_modules(self.model, self.guide)]
         save_state(self.out / "checkpoint.npz", {"modules": modules, "params": {}})
         lines = [f"{i},{float(value)!r}" for i, value in enumerate(record.log_likelihoods)]
@@ -212,14 +231,18 @@ def run_report(folder, **depth):
     :param depth: ``quick``, to leave the long diagnostics out as ``fit`` does, and ``seconds`` for each of them.
     """
     folder = Path(folder)
-    config = read_config(folder)
-    pair = get_pair(config["pair"])
-    data = load_data(config["data"])
-    select_rows(folder, data)
-    fit = Fit(pair, data, config, folder)
-    if plain(fit.columns) != config["columns"] or data.num_train != config["rows"]:
-        raise DataError(f"{config['data']}: is not what the run {folder} was fitted to any more; put that file back")
-    return fit.finish(*load(folder), read_curve(folder), **depth)
+    config = read_config(folder)  # before the lock, which would make the folder
+    with folder_lock(folder):
+        sweep(folder)
+        pair = pair_of(config)
+        data = load_data(config["data"], missing=config["missing"])
+        select_rows(folder, data)
+        fit = Fit(pair, data, config, folder)
+        if plain(fit.columns) != config["columns"] or data_sha256(data) != config["data_sha256"]:
+            raise DataError(
+                f"{config['data']}: is not what the run {folder} was fitted to any more; put that file back"
+            )
+        return fit.finish(*load(folder), read_curve(folder), **depth)
 
 
 def cosine(share, end):

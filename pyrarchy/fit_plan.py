@@ -1,19 +1,17 @@
-"""What a fit is going to do, settled before anything is built: its data, its training, its folder."""
+"""What a fit is going to do, settled before anything is built and before torch is imported: its data, its training."""
 
-import json
 from dataclasses import asdict
 
 from .binarize import check_support
 from .datasets import load_data
-from .files import DataError
-from .objectives import OF_PYRO, OVER_WEIGHTS, make_objective, parse_objective
-from .run_folder import RunError, plain, read_config
+from .faults import DataError
+from .objectives import OF_PYRO, OVER_WEIGHTS, parse_objective
 
 
-def data_for(pair, name=None, binarize=None):
+def data_for(pair, name=None, binarize=None, missing="refuse"):
     """The data set that a pair is to be used with, and how its grey values become bits: (data set, binarisation).
 
-    :param str name: data set or file; the pair's own by default.
+    :param str name: data set or file; the pair's own by default. ``missing``: as :func:`~.datasets.load_data` takes it.
     :raises DataError: for data that the pair's likelihood is no density of.
     """
     if pair.likelihood == "own":
@@ -21,8 +19,10 @@ def data_for(pair, name=None, binarize=None):
             raise ValueError(f"pair {pair.name} brings its own kind of data ({pair.data}); leave --data away")
         if binarize not in (None, "none"):
             raise ValueError(f"pair {pair.name} brings its own likelihood; leave --binarize away")
+        if missing != "refuse":
+            raise ValueError(f"pair {pair.name} brings its own data, which lack no value; leave --missing away")
         return load_data(pair.data), "none"
-    data = load_data(name or pair.data)
+    data = load_data(name or pair.data, missing=missing)
     if isinstance(data.train, tuple):
         raise DataError(f"{data.name}: is {len(data.train)} arrays, but the pair {pair.name} takes one table of rows")
     binarize = binarize or ("dynamic" if pair.likelihood == "bernoulli" and data.support == "unit" else "none")
@@ -61,23 +61,4 @@ def training_plan(pair, args):
     elif over_weights or name in OF_PYRO:  # the row's warm-up is for the row's own objective
         plan["warm_up"] = 0.0
     parse_objective(plan["objective"])
-    make_objective(plan["objective"], plan["estimator"])
     return plan
-
-
-def check_folder(out, config, resume):
-    """See that a run may begin or go on in a folder; an existing run is neither mixed with another nor overwritten."""
-    if (out / "config.json").exists():
-        if not resume:
-            if not (out / "checkpoint.npz").exists():
-                return  # a run that ended before it had anything to lose
-            raise RunError(f"{out}: holds a run already; add --resume to continue it, or choose another --out")
-        before, now = read_config(out), json.loads(json.dumps(plain(config)))
-        differ = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-        if differ:
-            raise RunError(
-                f"{out}: was started with another {', '.join(differ)} "
-                f"({', '.join(f'{k}={before.get(k)}' for k in differ)}); give the same, or choose another --out"
-            )
-    elif out.is_dir() and any(path.name != "example.npz" and path.name[:1] != "." for path in out.iterdir()):
-        raise RunError(f"{out}: holds files, but not of a run; choose another --out")

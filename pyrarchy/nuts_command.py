@@ -3,10 +3,12 @@
 import sys
 from pathlib import Path
 
+from .faults import RunError
 from .fit_command import to_tensors
 from .fit_plan import data_for
 from .registry import get_pair
-from .run_folder import RunError, load, prepare, read_config, write_json
+from .run_config import read_config, write_json
+from .run_folder import load, prepare
 
 INTERVAL = 0.9
 
@@ -14,7 +16,7 @@ INTERVAL = 0.9
 def run_nuts_command(args):
     """Carry out ``pyrarchy nuts``; prints the summary and returns the exit code."""
     from .inference import groups
-    from .inference.checkpoint import write_atomically
+    from .inference.atomic import write_atomically
     from .inference.mcmc import mcmc_inference_data, run_nuts
     from .plots import png
 

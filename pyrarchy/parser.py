@@ -3,9 +3,11 @@
 import argparse
 
 from ._version import __version__
+from .faults import USAGE
 from .objectives import ESTIMATORS, describe_objectives
 
-USAGE = 2
+MISSING = ("refuse", "drop-rows")  # as in files, which needs numpy
+_PAIR = "the run's pair, where it is code of your own: opening a run imports none by itself"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,6 +34,7 @@ def build_parser(handlers=None):
     def command(name, run, text, **kwargs):
         sub = commands.add_parser(name, help=text, description=text, **kwargs)
         sub.set_defaults(run=run)
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         return sub
 
     sub = command("list", handlers["list"], "list the pairs")
@@ -45,6 +48,7 @@ def build_parser(handlers=None):
     sub.add_argument("--quick", action="store_true", help="leave the long diagnostics out, as `fit` does")
     what = "how long one diagnostic may take before it is left out (default %(default)g)"
     sub.add_argument("--seconds", type=_positive_float, default=120.0, metavar="S", help=what)
+    sub.add_argument("--pair", metavar="MODULE:FUNCTION", help=_PAIR)
     sub = command("check", handlers["check"], "check a pair: sites, gradients, particles, independence of the data")
     sub.add_argument("pair", metavar="MODULE:FUNCTION", help="a pair of your own, or the name of a row")
     sub.add_argument("--data", help="data set or file to check with; the pair's own by default")
@@ -82,6 +86,9 @@ def _add_fit(command, handlers):
     sub.add_argument("pair", metavar="PAIR", help="a row of `pyrarchy list`, or module:function")
     sub.add_argument("options", nargs="*", metavar="key=value", help="options of the pair, such as z_dim=8")
     sub.add_argument("--data", metavar="NAME|PATH", help="data set by name, or a .npy, .npz or .csv file")
+    sub.add_argument(
+        "--missing", choices=MISSING, default="refuse", help="rows of a file that lack values: leave them out?"
+    )
     sub.add_argument("--binarize", choices=["dynamic", "fixed", "none"], help="how grey values become bits")
     sub.add_argument("--objective", help="what to maximise, such as iwae:50 (see below)")
     sub.add_argument("--estimator", choices=ESTIMATORS, help="how the gradient is formed (plain)")
@@ -94,7 +101,9 @@ def _add_fit(command, handlers):
     sub.add_argument("--samples", type=_positive, default=500, help="importance samples per datum in the evaluation")
     sub.add_argument("--seed", type=_seed, default=0)
     sub.add_argument("--out", metavar="DIR", help="run folder (default runs/PAIR)")
-    sub.add_argument("--resume", action="store_true", help="continue the run in --out")
+    existing = sub.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="continue the run in --out")
+    existing.add_argument("--overwrite", action="store_true", help="begin anew in --out, in place of the run there")
     sub.add_argument("--threads", type=_positive, help="torch's threads")
     sub.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
@@ -146,6 +155,7 @@ def _add_apply(sub):
     how.add_argument("--mean", action="store_true", help="means (the default)")
     how.add_argument("--draws", type=_positive, metavar="S", help="S draws in place of means")
     sub.add_argument("--seed", type=_seed, default=0)
+    sub.add_argument("--pair", metavar="MODULE:FUNCTION", help=_PAIR)
     sub.add_argument("--out", required=True, metavar="FILE", help=".npz (all sites) or .npy (one site)")
 
 

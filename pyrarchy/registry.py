@@ -210,6 +210,9 @@ def get_pair(name):
     """
     if ":" in name:
         module, _, function = name.partition(":")
+        # importlib would take a/b for a path
+        if not all(part.isidentifier() for part in (*module.split("."), function)):
+            raise ValueError(f"'{name}' names no pair: write module:function, as in my_package.pairs:my_pair")
         return _load(name, lambda: getattr(importlib.import_module(module), function))
     rows = _registry()
     if name not in rows:

@@ -6,7 +6,6 @@ repeated with its seed gives the same bytes (no date, no path, no version); :fun
 
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,18 +110,12 @@ def write_report(folder: str | os.PathLike, report: ReportContent) -> Path:
         ValueError: as :func:`render_report`; nothing is then written.
         NotADirectoryError: no such folder.
     """
+    from .inference.atomic import write_atomically
+
     folder = Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; make it first")
     # xmlcharrefreplace: a lone surrogate (from a broken file name) would otherwise stop the whole page.
     content = render_report(report).encode("utf-8", "xmlcharrefreplace")
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".report-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp's files are the owner's alone; a page is to be shared
-        os.replace(temporary, folder / "report.html")
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(folder / "report.html", content)
     return folder / "report.html"

@@ -1,16 +1,25 @@
 """Rows of the linear-Gaussian pairs, whose answers are known exactly."""
 
+import numpy as np
+
+from .faults import DataError
 from .registry import Source, Training, pair
+
+
+def _more_rows_than_factors(data, options):
+    """See that there are more rows than factors; all columns are used."""
+    if data.num_train <= options["z_dim"]:
+        raise DataError(
+            f"{data.name}: has {data.num_train} rows to fit, which {options['z_dim']} factors explain without noise; give "
+            f"more rows than factors, or a smaller z_dim"
+        )
 
 
 def _varying_columns(data, options):
     """Leave constant columns out when asked to; the image sets ask for it by themselves."""
-    import numpy as np
-
-    from .files import DataError
-
     drop = options["drop_constant"]
     dim = data.dim  # refuses a tuple of arrays
+    _more_rows_than_factors(data, options)
     varies = data.train.min(0) < data.train.max(0)  # a standard deviation would round
     if varies.all():
         return None
@@ -57,6 +66,7 @@ def factor_analysis(data, *, z_dim=8, noise_floor=1e-4, drop_constant=None):
     density="z1 ~ N(0, I);  x | z1 ~ N(mean + W z1, scale^2 I)",
     likelihood="gaussian",
     training=Training(method="em"),
+    picks=_more_rows_than_factors,
     source=Source(
         "Tipping, Michael E. and Bishop, Christopher M.",
         1999,

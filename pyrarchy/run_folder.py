@@ -5,21 +5,33 @@
 """
 
 import io
-import json
-import math
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from .datasets import Dataset
-from .files import DataError
-from .registry import get_pair, select_columns
+from .faults import DamagedRunError, DataError
+from .registry import select_columns
+from .run_config import pair_of, read_config, write_json
 
 EXAMPLE_ROWS = 16
-
-
-class RunError(ValueError):
-    """A folder that is not a run, or lacks what is asked of it."""
+# What a file that was meant for another pair, or changed by hand, makes of the code that reads it.
+UNFIT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+PICTURES = ("curves", "rates", "images", "traversals", "interpolations", "latent", "forest")
+# What a run may leave, in the order in which it comes to be.
+FILES = (
+    "config.json",
+    "example.npz",
+    "history.csv",
+    "result.json",
+    "posterior.nc",
+    "diagnostics.nc",
+    "report.html",
+    *(f"{name}.png" for name in PICTURES),
+    "checkpoint.previous.npz",
+    "checkpoint.npz",
+)
 
 
 def prepare(pair, data, options):
@@ -33,7 +45,7 @@ def write_config(folder, config, data):
 
     Models with several arguments (eight schools) are rebuilt from all rows, the others from a few and the mean.
     """
-    from .inference.checkpoint import write_atomically
+    from .inference.atomic import write_atomically
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,51 +57,6 @@ def write_config(folder, config, data):
     np.savez(content, **arrays)
     write_atomically(folder / "example.npz", content.getvalue())
     write_json(folder / "config.json", config)
-
-
-def write_json(path, content):
-    """Write JSON in one step; numbers that are not finite become null, which every reader takes."""
-    from .inference.checkpoint import write_atomically
-
-    write_atomically(path, (json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def plain(value):
-    """A value as JSON can hold it: numpy to Python, keys to strings, what is not finite to ``None``."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-class _Config(dict):
-    """A configuration that names its file when an entry is missing."""
-
-    def __init__(self, path, content):
-        super().__init__(content)
-        self.path = path
-
-    def __missing__(self, key):
-        raise RunError(f"{self.path}: has no entry '{key}' (written by another version of pyrarchy?); fit again")
-
-
-def read_config(run):
-    """The configuration of a run.
-
-    :raises RunError: when the folder is not a run.
-    """
-    path = Path(run) / "config.json"
-    try:
-        return _Config(path, json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise RunError(f"{run}: not a run folder (it has no config.json); give the --out of a fit") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from None
 
 
 class _Example(Dataset):
@@ -104,19 +71,32 @@ def read_example(run):
     """The rows kept with a run, as a data set from which its pair can be built."""
     path = Path(run) / "example.npz"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:  # np.load alone may leave it open
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from None
-    parts = tuple(arrays[f"train{i}"] for i in range(len(arrays) - ("mean" in arrays)))
+    except Exception as error:  # a damaged archive raises a dozen different types
+        raise DamagedRunError(f"{path}: cannot be read ({type(error).__name__}: {error}); fit again") from None
     config = read_config(run)
-    name = config["data"]
-    if "mean" not in arrays:
-        return Dataset(name, parts)
-    shape = tuple(config["image_shape"]) if config["image_shape"] and config["columns"] is None else None
-    example = _Example(name, parts[0], image_shape=shape, support=config["support"])
+    try:
+        parts = tuple(arrays[f"train{i}"] for i in range(len(arrays) - ("mean" in arrays)))
+        if "mean" not in arrays:
+            return Dataset(config["data"], parts)
+        shape = tuple(config["image_shape"]) if config["image_shape"] and config["columns"] is None else None
+        example = _Example(config["data"], parts[0], image_shape=shape, support=config["support"])
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise DamagedRunError(f"{path}: does not fit the configuration beside it ({error}); fit again") from None
     example.__dict__["_mean"] = arrays["mean"]
     return example
+
+
+def build(config, example):
+    """Model and guide of a run, with the weights that they start from."""
+    pair = pair_of(config)
+    try:
+        return pair(example, seed=config["seed"], **_options(config))
+    except UNFIT as error:
+        raise DamagedRunError(
+            f"{config.path}: {pair.name} cannot be built from it ({error}); has its code changed?"
+        ) from None
 
 
 def load(run):
@@ -125,20 +105,27 @@ def load(run):
     :param run: the folder, as given to ``pyrarchy fit --out``.
     :returns: ``(model, guide)`` in evaluation mode, with the weights of the newest readable checkpoint.
     :raises RunError, CheckpointError: when the folder is not a run or its checkpoint cannot be read.
+
+    A damaged checkpoint gives a warning, and the one before it is used. The code of a pair of your own is not run from the
+    folder: import its module first.
     """
     from .inference.checkpoint import load_latest
     from .inference.isolation import root_modules
     from .inference.loop import load_modules
 
     config, example = read_config(run), read_example(run)
-    model, guide = get_pair(config["pair"])(example, seed=config["seed"], **_options(config))
-    state, path, _ = load_latest(Path(run) / "checkpoint.npz")
+    model, guide = build(config, example)
+    state, path, remark = load_latest(Path(run) / "checkpoint.npz")
+    if remark:
+        warnings.warn(remark, stacklevel=2)
     try:
         load_modules(model, guide, state)
-    except (RuntimeError, ValueError):  # torch's message has a line for every tensor
-        raise RunError(f"{path}: its weights do not fit the pair {config['pair']}; has its code changed?") from None
-    if state["params"]:
-        _fill_store(model, guide, example, state["params"])
+        if state["params"]:
+            _fill_store(model, guide, example, state["params"])
+    except UNFIT:  # torch's message has a line for every tensor
+        raise DamagedRunError(
+            f"{path}: its weights do not fit the pair {config['pair']}; has its code changed?"
+        ) from None
     for root in root_modules(model, guide):
         root.eval()
     return model, guide
@@ -200,18 +187,24 @@ def read_curve(run):
     from .inference.record import Record
     from .objectives import make_objective
 
-    config = read_config(run)
+    config, path = read_config(run), Path(run) / "history.csv"
     if config["method"] != "svi":
-        lines = (Path(run) / "history.csv").read_text().splitlines()[1:]
-        values = [float(line.split(",")[1]) for line in lines]
+        try:
+            lines = path.read_text().splitlines()[1:]
+            values = [float(line.split(",")[1]) for line in lines]
+        except (OSError, ValueError, LookupError) as error:
+            raise DamagedRunError(f"{path}: cannot be read ({error}); fit again") from None
         return values if config["method"] == "em" else BoundCurve(values, config["rows"])
-    state, _, remark = load_latest(Path(run) / "checkpoint.npz")
-    objective = make_objective(config["objective"], config.get("estimator"))
-    words = describe(objective, warm_up(config))
-    lower = getattr(objective, "is_lower_bound", True)
-    said = state.get("said", {"is_lower_bound": lower, "remarks": []})  # older ones do not say
-    record = Record(words, said["is_lower_bound"], step=state["step"])
-    record.remarks = [*said["remarks"], *([remark] if remark else [])]
-    for curve, values in state["record"].items():
-        setattr(record, curve, values.tolist())
+    state, path, remark = load_latest(Path(run) / "checkpoint.npz")
+    try:
+        objective = make_objective(config["objective"], config.get("estimator"))
+        words = describe(objective, warm_up(config))
+        lower = getattr(objective, "is_lower_bound", True)
+        said = state.get("said", {"is_lower_bound": lower, "remarks": []})  # older ones do not say
+        record = Record(words, said["is_lower_bound"], step=state["step"])
+        record.remarks = [*said["remarks"], *([remark] if remark else [])]
+        for curve, values in state["record"].items():
+            setattr(record, curve, values.tolist())
+    except UNFIT as error:
+        raise DamagedRunError(f"{path}: does not fit the configuration beside it ({error}); fit again") from None
     return record

@@ -8,7 +8,7 @@ import numpy as np
 from .diagnosis import SECONDS, run_sections
 from .figures import Canvas, by_depth, pictures
 from .report import Estimate, Layer, ReportContent, write_report
-from .run_folder import plain, write_json
+from .run_config import plain, write_json
 from .section import Context
 
 DRAWN_ROWS = 50
@@ -23,7 +23,7 @@ def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks, *, qui
     :param bool quick: leave the long diagnostics out. ``seconds``: how long each of them may take.
     """
     from .inference import groups
-    from .inference.checkpoint import write_atomically
+    from .inference.atomic import write_atomically
     from .plots import png
 
     out, prepared = Path(fit.out), fit.prepared

@@ -112,7 +112,7 @@ def test_file_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda f: (calls.append("fsync"), fsync(f)))
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), swap(a, b)))
     save(small(), tmp_path / "posterior.nc")
-    assert calls == ["fsync", "replace"]
+    assert calls == ["fsync", "replace", "fsync"]  # the bytes, the name, the folder that holds the name
 
 
 def test_load_and_save_name_what_is_missing(tmp_path):

@@ -144,5 +144,5 @@ def test_broken_checkpoint_is_one_line(fitted, here, refused, tmp_path):
     shutil.copytree(fitted("vae").out, tmp_path / "broken")
     (tmp_path / "broken" / "checkpoint.npz").write_bytes(b"PK nonsense")
     (tmp_path / "broken" / "checkpoint.previous.npz").unlink(missing_ok=True)
-    said = refused(2, "encode", tmp_path / "broken", "--data", "unit.npy", "--out", "a.npy")
+    said = refused(3, "encode", tmp_path / "broken", "--data", "unit.npy", "--out", "a.npy")
     assert "not a readable checkpoint" in said

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import pyrarchy
-from pyrarchy import cli
+from pyrarchy import cli, faults
 
 LIGHT = """
 import sys
@@ -90,7 +90,7 @@ def test_reader_that_stops_early_is_no_error():
 )
 def test_wrong_usage_is_one_line_and_code_2(words, said, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert said in refused(cli.USAGE, *words.split())
+    assert said in refused(faults.USAGE, *words.split())
     assert list(tmp_path.iterdir()) == []  # what is refused leaves nothing behind
 
 
@@ -111,14 +111,15 @@ def test_wrong_usage_is_one_line_and_code_2(words, said, refused, tmp_path, monk
 )
 def test_wrong_data_is_one_line_and_code_3(words, said, refused, here):
     before = sorted(here.iterdir())
-    assert said in refused(cli.BAD_DATA, *words.split())
+    assert said in refused(faults.BAD_DATA, *words.split())
     assert sorted(here.iterdir()) == before
 
 
-def test_debug_shows_the_traceback(tmp_path, monkeypatch):
+@pytest.mark.parametrize("words", ["--debug fit nope", "fit nope --debug"])
+def test_debug_shows_the_traceback_above_the_line(words, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="no pair is called"):
-        cli.run(["--debug", "fit", "nope"])
+    code, _, err = command(*words.split())
+    assert code == faults.USAGE and err[0].startswith("Traceback") and err[-1].startswith("error: no pair is called")
 
 
 def test_list_names_every_pair_and_data_every_set(command):
@@ -149,10 +150,10 @@ def test_interrupt_has_its_own_code(monkeypatch, command):
         raise KeyboardInterrupt
 
     monkeypatch.setitem(cli.HANDLERS, "check", stop)
-    assert command("check", "vae") == (cli.INTERRUPTED, [], ["interrupted"])
+    assert command("check", "vae") == (130, [], ["interrupted"])
 
 
 def test_divergence_has_its_own_code(command, here, tmp_path):
     code, _, err = command("fit", "vae_gaussian", "--data", "real.csv", "--lr", "1e30", "--steps", "9", "--quiet",
                            "--out", tmp_path / "run")  # fmt: skip
-    assert code == cli.DIVERGED and len(err) == 1 and "Lower the learning rate" in err[0]
+    assert code == faults.DIVERGED and len(err) == 1 and "Lower the learning rate" in err[0]

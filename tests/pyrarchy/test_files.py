@@ -254,6 +254,60 @@ def test_nan_and_infinity_are_named_by_row_and_column(tmp_path, monkeypatch):
         read_table(tmp_path / "a.csv")
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
+def test_rows_that_lack_values_are_left_out_when_asked(tmp_path, monkeypatch, suffix, bad):
+    path, rows = tmp_path / f"a{suffix}", NUMBERS.astype(float)
+    rows[1, 4] = rows[6, 0] = bad
+    kept = np.delete(NUMBERS, [1, 6], 0)
+    if suffix == ".csv":
+        np.savetxt(path, rows, delimiter=",", header="a,b,c,d,e", comments="")
+    elif suffix == ".npy":
+        np.save(path, rows)
+    else:
+        np.savez(path, x=rows, labels=np.arange(7), test=rows[1:], test_labels=np.arange(1, 7))
+    for chunk in (1 << 24, 10):  # all rows at once, and two at a time
+        monkeypatch.setattr("pyrarchy.files._CHUNK", chunk)
+        with says("row 1, column 4", "--missing drop-rows", path=path):
+            read_table(path)
+        table = read_table(path, missing="drop-rows")
+        same(table.train, kept)
+        assert table.dropped == (4 if suffix == ".npz" else 2)
+    if suffix == ".npz":
+        assert table.train_labels.tolist() == [0, 2, 3, 4, 5] and table.test_labels.tolist() == [2, 3, 4, 5]
+        same(table.test, kept[1:])
+    data = load_data(path, missing="drop-rows")
+    assert data.remarks == (f"{table.dropped} row(s) of a{suffix} hold missing or infinite values and are left out.",)
+
+
+def test_what_missing_cannot_mend(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((3, 2), np.nan))
+    with says("each of its 3 rows"):
+        read_table(tmp_path / "a.npy", missing="drop-rows")
+    np.save(tmp_path / "a.npy", np.array([[1, 1e39], [np.nan, 2]]))
+    with says("row 0, column 1", "too large for float32"):
+        read_table(tmp_path / "a.npy", missing="drop-rows")
+    np.save(tmp_path / "a.npy", NUMBERS)
+    table = read_table(tmp_path / "a.npy", missing="drop-rows")
+    same(table.train)
+    assert table.dropped == 0 and load_data(tmp_path / "a.npy", missing="drop-rows").remarks == ()
+    np.save(tmp_path / "a.npy", np.array([[1, np.nan], [3, 4]], dtype=np.float32))
+    with says("row 0, column 1", "nan"):
+        read_table(tmp_path / "a.npy", memory=3, missing="drop-rows")  # it stays on disk
+    with says("missing is 'fill'", "drop-rows"):
+        read_table(tmp_path / "a.npy", missing="fill")
+    with says("digits", "lacks no value"):
+        load_data("digits", missing="drop-rows")
+
+
+def test_empty_cells_of_a_csv_are_gaps_when_asked(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n3,\nNA,4\n5, 6\n")
+    same(read_table(tmp_path / "a.csv", missing="drop-rows").train, [[1, 2], [5, 6]])
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n3,four\n")
+    with says("line 3, column 1", "'four', not a number"):
+        read_table(tmp_path / "a.csv", missing="drop-rows")
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

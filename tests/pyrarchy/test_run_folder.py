@@ -13,9 +13,11 @@ import torch
 
 import pyrarchy
 from pyrarchy import DataError
+from pyrarchy.faults import RunError
 from pyrarchy.fit_command import to_tensors
 from pyrarchy.inference import ELBO, isolated
-from pyrarchy.run_folder import RunError, plain, read_config, read_curve, read_example, select_rows, write_json
+from pyrarchy.run_config import plain, read_config, write_json
+from pyrarchy.run_folder import read_curve, read_example, select_rows
 
 from .conftest import RUNS
 
@@ -153,14 +155,22 @@ def test_code_that_changed_is_said(fitted, here, tmp_path):
 
 
 def test_load_in_a_fresh_process(fitted, here):
-    """From another process, by a user's module that stands where Python is run, parameters in the store included."""
+    """From another process, by a user's module that was imported first, parameters in the store included.
+
+    The folder names that module, but opening a run imports nothing: whoever opens it must have done so.
+    """
     run = fitted("plain")
     rows = to_tensors(run.fit.prepared.train)
     expected = value(run.model, run.guide, (rows,)).numpy()
     np.save(here / "rows.npy", rows.numpy())
     code = (
         "import sys, numpy as np, torch, pyrarchy; from pyrarchy.inference import ELBO, isolated\n"
-        "torch.set_num_threads(1); model, guide = pyrarchy.load(sys.argv[1])\n"
+        "torch.set_num_threads(1)\n"
+        "try:\n"
+        "    sys.exit(f'opened: {pyrarchy.load(sys.argv[1])}')\n"
+        "except ValueError as error:\n"
+        "    assert 'import plain_pair first' in str(error) and 'plain_pair' not in sys.modules\n"
+        "import plain_pair; model, guide = pyrarchy.load(sys.argv[1])\n"
         "with isolated(model, guide, seed=3), torch.no_grad():\n"
         "    found = ELBO(num_particles=2).value(model, guide, torch.from_numpy(np.load('rows.npy')))\n"
         "np.save('value.npy', found.numpy())"

@@ -1,0 +1,72 @@
+"""The beginning of a run in its folder: whether it may begin or go on there, and making room for it."""
+
+import hashlib
+import json
+import re
+
+from .faults import DamagedRunError, DataError, RunError
+from .run_config import plain, read_config
+from .run_folder import FILES
+
+
+def check_folder(out, config, resume=False, overwrite=False):
+    """See that a run may begin or go on in a folder; an existing run is neither mixed with another nor overwritten.
+
+    :raises RunError: for a folder that holds a run already, was begun with another configuration, or holds other files.
+    :raises DataError: for data other than those the run began with.
+    """
+    if not (out / "config.json").exists():
+        if any((out / name).exists() for name in FILES if name.startswith("checkpoint")):
+            raise DamagedRunError(
+                f"{out}: holds a checkpoint but no config.json; put that file back, or choose another --out"
+            )
+        if out.is_dir() and any(path.name != "example.npz" and path.name[:1] != "." for path in out.iterdir()):
+            raise RunError(f"{out}: holds files, but not of a run; choose another --out")
+        return
+    if overwrite:
+        return
+    if not resume:
+        if (out / "checkpoint.npz").exists():
+            raise RunError(
+                f"{out}: holds a run already; add --resume to continue it or --overwrite to begin anew, or choose another "
+                "--out"
+            )
+        return  # a run that ended before it had anything to lose
+    before, now = read_config(out), json.loads(json.dumps(plain(config)))
+    differ = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+    if differ == ["data_sha256"]:
+        raise DataError(
+            f"{config['data']}: is not what the run {out} began with; put that file back, or choose another --out"
+        )
+    if differ:
+        raise RunError(
+            f"{out}: was started with another {', '.join(differ)} "
+            f"({', '.join(f'{k}={before.get(k)}' for k in differ)}); give the same, or choose another --out"
+        )
+
+
+def sweep(out):
+    """Take away the temporary files of a killed process. The folder's lock must be held."""
+    for path in out.iterdir():
+        if any(re.fullmatch(rf"\.{re.escape(name)}\.(\w{{8}}|link)", path.name) for name in FILES):
+            path.unlink(missing_ok=True)
+
+
+def clear(out):
+    """Take away what an earlier run left, and nothing else. The folder's lock must be held.
+
+    The configuration goes last: until then a folder that this was interrupted in is known as that of a run.
+    """
+    for name in reversed(FILES):
+        (out / name).unlink(missing_ok=True)
+
+
+def data_sha256(data):
+    """Sixteen hexadecimal digits of the rows of a data set, held-out ones included, by which it is known again."""
+    digest = hashlib.sha256()
+    for part in [*data.train, data.test] if isinstance(data.train, tuple) else [data.train, data.test]:
+        if part is not None:
+            array = part if part.flags.c_contiguous else part.copy()
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(memoryview(array).cast("B") if array.size else b"")
+    return digest.hexdigest()[:16]

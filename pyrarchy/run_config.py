@@ -1,0 +1,94 @@
+"""``config.json``, what was asked of a run: written in one step, and read as something that anybody may have written."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from .faults import DamagedRunError, RunError
+from .registry import get_pair
+
+_KINDS = {
+    "pair": str,
+    "options": dict,
+    "data": str,
+    "rows": int,
+    "support": str,
+    "binarize": str,
+    "method": str,
+    "objective": str,
+    "seed": int,
+    "samples": int,
+}
+
+
+class _Config(dict):
+    """A configuration that names its file when an entry is missing."""
+
+    def __init__(self, path, content):
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key):
+        raise DamagedRunError(f"{self.path}: has no entry '{key}' (written by another version of pyrarchy?); fit again")
+
+
+def read_config(run):
+    """The configuration of a run.
+
+    :raises RunError: when the folder is not a run, or (:class:`~.faults.DamagedRunError`) its file cannot be used.
+    """
+    path = Path(run) / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(f"{run}: not a run folder (it has no config.json); give the --out of a fit") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedRunError(f"{path}: cannot be read ({error}); fit again") from None
+    if not isinstance(content, dict):
+        raise DamagedRunError(f"{path}: holds a {type(content).__name__}, not a run's configuration; fit again")
+    for key, kind in _KINDS.items():
+        if key in content and type(content[key]) is not kind:
+            raise DamagedRunError(
+                f"{path}: its entry '{key}' is {content[key]!r}, not of type {kind.__name__}; fit again"
+            )
+    return _Config(path, content)
+
+
+def pair_of(config):
+    """The row of a run's pair. Opening a run imports nobody's code: that is for whoever opens it to do.
+
+    :raises RunError: when the pair is somebody's own, and its module has not been imported by this program.
+    """
+    name = config["pair"]
+    if ":" in name and name.partition(":")[0] not in sys.modules:
+        raise RunError(
+            f"{config.path}: the pair {name} is code that is not in the folder, and opening a run executes none: if you "
+            f"trust it, import {name.partition(':')[0]} first, or give --pair {name} on the command line"
+        )
+    try:
+        return get_pair(name)
+    except ValueError as error:
+        raise DamagedRunError(f"{config.path}: {error}") from None
+
+
+def write_json(path, content):
+    """Write JSON in one step; numbers that are not finite become null, which every reader takes."""
+    from .inference.atomic import write_atomically
+
+    write_atomically(path, (json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def plain(value):
+    """A value as JSON can hold it: numpy to Python, keys to strings, what is not finite to ``None``."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

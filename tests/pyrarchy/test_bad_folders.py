@@ -1,0 +1,185 @@
+"""Run folders and checkpoints that are damaged, planted or of something else: one line, the right code, nothing lost."""
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from pyrarchy.inference import CheckpointError, load_state
+from pyrarchy.inference.checkpoint import _digest, load_latest
+
+from .conftest import RUNS
+from .test_bad_input import OBJECTS, Bomb, archive
+
+
+def planted(entries):
+    """A checkpoint with a right digest, as somebody who wants it to be opened would write it."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name, data in entries.items():
+            file.writestr(name, data)
+        file.comment = _digest(entries)
+    return content.getvalue()
+
+
+def packed():
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("state.json", b"[" * 10**7)
+    return content.getvalue()
+
+
+def torch_file():
+    content = io.BytesIO()
+    torch.save({"modules": Bomb()}, content)
+    return content.getvalue()
+
+
+def change(name, **entries):
+    def apply(run):
+        path = run / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+    return apply
+
+
+def put(name, content):
+    return lambda run: (run / name).write_bytes(content)
+
+
+def take(*names):
+    return lambda run: [(run / name).unlink() for name in names]
+
+
+def both(*changes):
+    return lambda run: [apply(run) for apply in changes]
+
+
+def cut(name, share):
+    return lambda run: (run / name).write_bytes((run / name).read_bytes()[: int(share * (run / name).stat().st_size)])
+
+
+def other_pair(run):
+    shutil.copy(run.parent / "other" / "checkpoint.npz", run / "checkpoint.npz")
+
+
+NEITHER = take("checkpoint.previous.npz")
+# what happened to the folder -> (how, code of opening it, what is said)
+FOLDERS = {
+    "configuration gone": (take("config.json"), 2, "not a run folder"),
+    "configuration empty": (put("config.json", b""), 3, "cannot be read"),
+    "configuration cut": (cut("config.json", 0.5), 3, "cannot be read"),
+    "configuration noise": (put("config.json", b"\xff\x00\x13"), 3, "cannot be read"),
+    "configuration a pickle": (put("config.json", pickle.dumps(Bomb())), 3, "cannot be read"),
+    "configuration a list": (put("config.json", b"[1, 2]"), 3, "holds a list"),
+    "configuration deep": (put("config.json", b"[" * 100_000), 3, "cannot be read"),
+    "pair a number": (change("config.json", pair=7), 3, "'pair' is 7, not of type str"),
+    "pair unknown": (change("config.json", pair="nope"), 3, "no pair is called 'nope'"),
+    "pair of a module": (change("config.json", pair="evil:pair"), 2, "opening a run executes none"),
+    "pair a path": (change("config.json", pair="../evil:pair"), 2, "opening a run executes none"),
+    "pair of the system": (change("config.json", pair="os:system"), 3, "not a pair"),
+    "options unknown": (change("config.json", options={"nope": 1}), 3, "has no option"),
+    "options a list": (change("config.json", options=[1]), 3, "not of type dict"),
+    "options of another type": (change("config.json", options={"z_dim": "a"}), 3, "cannot be built"),
+    "other sizes": (change("config.json", options={"z_dim": 5, "hidden": [7, 5]}), 3, "do not fit the pair"),
+    "support unknown": (change("config.json", support="imaginary"), 3, "does not fit"),
+    "example gone": (take("example.npz"), 3, "example.npz: cannot be read"),
+    "example cut": (cut("example.npz", 0.7), 3, "example.npz: cannot be read"),
+    "example a pickle": (put("example.npz", pickle.dumps(Bomb())), 3, "example.npz: cannot be read"),
+    "example of objects": (put("example.npz", archive(("train0.npy", OBJECTS))), 3, "example.npz: cannot be read"),
+    "example of something else": (put("example.npz", archive(("a.npy", OBJECTS[:0]))), 3, "example.npz"),
+    "checkpoints gone": (both(NEITHER, take("checkpoint.npz")), 3, "no such checkpoint"),
+    "checkpoint cut": (both(NEITHER, cut("checkpoint.npz", 0.9)), 3, "no good one before it; fit again"),
+    "checkpoints both cut": (both(cut("checkpoint.npz", 0.5), cut("checkpoint.previous.npz", 0.5)), 3, "no good one"),
+    "checkpoint a pickle": (both(NEITHER, put("checkpoint.npz", pickle.dumps(Bomb()))), 3, "not a readable checkpoint"),
+    "checkpoint of torch": (both(NEITHER, put("checkpoint.npz", torch_file())), 3, "no good one before it"),
+    "checkpoint packed": (both(NEITHER, put("checkpoint.npz", packed())), 3, "compressed"),
+    "checkpoint with objects": (
+        both(NEITHER, put("checkpoint.npz", planted({"state.json": b'{"array": "0"}', "0.npy": OBJECTS}))),
+        3,
+        "not a readable checkpoint",
+    ),
+    "checkpoint of nothing": (
+        put("checkpoint.npz", planted({"state.json": b'{"dict": []}'})),
+        3,
+        "do not fit the pair",
+    ),
+    "checkpoint of a list": (put("checkpoint.npz", planted({"state.json": b"[]"})), 3, "do not fit the pair"),
+    "checkpoint with a path": (
+        put("checkpoint.npz", planted({"state.json": b'{"dict": []}', "../../evil.npy": OBJECTS})),
+        0,
+        "generation before it is used",
+    ),
+    "checkpoint of another pair": (other_pair, 3, "do not fit the pair"),
+}
+
+
+@pytest.fixture(scope="session")
+def broken(fitted, workplace):
+    """The folder of a run and of another beside it, to be damaged in copies."""
+    place = workplace / "broken"
+    shutil.copytree(fitted("vae").out, place / "run")
+    shutil.copy(place / "run" / "checkpoint.npz", place / "run" / "checkpoint.previous.npz")
+    shutil.copytree(fitted("hvae").out, place / "other")
+    return place
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.filterwarnings("default")  # the command line shows them as notes
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_bad_folder_is_one_line_and_stays_as_it_is(name, broken, command, here, tmp_path, no_pictures):
+    apply, code, says = FOLDERS[name]
+    shutil.copytree(broken, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "evil.py").write_text("import os; os.mkdir('exploded')")
+    run = tmp_path / "run"
+    apply(run)
+    before = bytes_of(run)
+    os.chdir(tmp_path)  # where a planted module would be found; `here` goes back
+    found, _, err = command("sample", run, "--num", 2, "--out", tmp_path / "samples.npz")
+    assert found == code, err
+    assert len(err) == 1 and says in err[0] and err[0].startswith("error: " if code else "note: ")
+    assert bytes_of(run) == before
+    if code != 2:
+        os.chdir(here)
+        shown = "with another pair" if "pair" in name else ""
+        found, _, err = command("fit", *RUNS["vae"], "--resume", "--quiet", "--samples", 7, "--out", run, "--debug")
+        text = " ".join(err)
+        assert found in (0, 2, 3), (shown, text)
+        if found:
+            assert bytes_of(run) == before and err[-1].startswith("error: ")
+    assert not (tmp_path / "exploded").exists() and not (here / "exploded").exists()
+
+
+def test_there_are_enough_of_them():
+    assert len(FOLDERS) >= 10
+
+
+def test_300_flipped_bits_of_a_checkpoint_are_noticed_or_harmless(broken, tmp_path):
+    """In the newest of two generations: what is read is what was written, or the generation before, with a remark."""
+    path, whole = tmp_path / "checkpoint.npz", (broken / "run" / "checkpoint.npz").read_bytes()
+    expected = load_state(broken / "run" / "checkpoint.npz")
+    rng, harmless = np.random.default_rng(0), 0
+    for bit in rng.choice(8 * len(whole), 300, replace=False):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(content)
+        with contextlib.suppress(CheckpointError):
+            found = load_state(path)
+            harmless += 1
+            assert repr(found["setting"]) == repr(expected["setting"]) and found["step"] == expected["step"]
+            for new, old in zip(found["modules"], expected["modules"], strict=True):
+                assert new.keys() == old.keys() and all(torch.equal(new[n], old[n]) for n in old)
+    assert harmless < 60  # dates and attributes of the archive's entries, which nobody reads
+    shutil.copy(broken / "run" / "checkpoint.npz", tmp_path / "checkpoint.previous.npz")
+    _, used, remark = load_latest(path)
+    assert remark is None or (used.name == "checkpoint.previous.npz" and "generation before" in remark)

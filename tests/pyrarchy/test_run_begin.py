@@ -1,0 +1,116 @@
+"""The beginning of a run: what is refused, what --overwrite takes away, and what is left alone."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import pyrarchy
+from pyrarchy.run_begin import clear, data_sha256, sweep
+from pyrarchy.run_folder import FILES, PICTURES
+
+from .conftest import RUNS
+from .test_fit_command import contents, differing
+
+
+def test_files_are_those_that_runs_leave(fitted, here):
+    for name in ("vae", "factor_analysis", "eight_schools"):
+        assert {path.name for path in fitted(name).out.iterdir()} <= set(FILES)
+    assert len(set(FILES)) == 9 + len(PICTURES)
+
+
+def test_overwrite_begins_anew_and_touches_nothing_else(fitted, here, command, refused, tmp_path, no_pictures):
+    out, again = tmp_path / "run", tmp_path / "again"
+    shutil.copytree(fitted("vae").out, out)
+    (out / "notes.txt").write_text("mine")
+    (out / "latent_.png").write_text("mine")
+    words = ("fit", *RUNS["vae"], "--seed", 4, "--quiet")
+    said = refused(2, *words, "--out", out)
+    assert "holds a run already; add --resume to continue it or --overwrite to begin anew" in said
+    assert "not allowed with" in refused(2, *words, "--resume", "--overwrite", "--out", out)
+    assert "no option" in refused(2, *words[:2], "nope=1", *words[2:], "--overwrite", "--out", out)
+    assert command(*words, "--overwrite", "--out", out)[0] == 0
+    assert (out / "notes.txt").read_text() == (out / "latent_.png").read_text() == "mine"
+    (out / "latent_.png").unlink()
+    assert command(*words, "--out", again)[0] == 0
+    assert differing(contents(out), contents(again)) == []  # the old pictures are gone too
+    assert not (out / "checkpoint.previous.npz").exists()
+
+
+def test_overwrite_is_no_leave_to_write_among_other_files(refused, tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    assert "not of a run" in refused(2, "fit", "vae", "--steps", 2, "--overwrite", "--out", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_clear_takes_the_configuration_last(fitted, here, tmp_path, monkeypatch):
+    """Interrupted anywhere, the folder is still known as a run's, and one that has nothing to lose any more."""
+    gone = []
+    monkeypatch.setattr("pathlib.Path.unlink", lambda path, missing_ok: gone.append(path.name))
+    clear(tmp_path)
+    assert gone[:2] == ["checkpoint.npz", "checkpoint.previous.npz"] and gone[-1] == "config.json"
+
+
+def test_sweep_takes_temporary_files_of_its_own_only(tmp_path):
+    mine = [".config.json.swp", ".checkpoint.npz", ".notes.txt.abcdefgh", "a.npz", ".git"]
+    for name in [*mine, ".checkpoint.npz.x_1bcd9z", ".report.html.abcdefgh", ".checkpoint.previous.npz.link"]:
+        (tmp_path / name).write_text("x")
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(mine)
+
+
+def test_resume_with_other_data_under_the_same_name_is_refused(here, command, refused, tmp_path, no_pictures):
+    """One number changed in a row of the last batch, or in a held-out row."""
+    rows, out = np.load("unit.npy"), tmp_path / "run"
+    np.save("mine.npy", rows)
+    words = ("fit", *RUNS["vae"][:3], "--data", "mine.npy", *RUNS["vae"][5:], "--quiet", "--out", out)
+    assert command(*words)[0] == 0
+    before = contents(out)
+    for row in (40, 11):
+        changed = rows.copy()
+        changed[row, 5] = 0.5
+        np.save("mine.npy", changed)
+        assert "mine.npy: is not what the run" in refused(3, *words, "--resume")
+        assert "mine.npy: is not what the run" in refused(3, "report", out)
+    assert differing(before, contents(out)) == []
+    np.save("mine.npy", np.asfortranarray(rows.astype(">f8")))  # the same numbers
+    assert command(*words, "--resume")[0] == 0
+
+
+def test_the_digest_is_of_numbers_shapes_and_both_parts():
+    digits, schools = pyrarchy.load_data("digits"), pyrarchy.load_data("eight_schools")
+    found = {data_sha256(data) for data in (digits, schools)}
+    from dataclasses import replace
+
+    found.add(data_sha256(replace(digits, test=digits.test[::-1].copy())))
+    found.add(data_sha256(replace(digits, train=digits.train.reshape(-1, 32), test=None, train_labels=None,
+                                  test_labels=None, image_shape=None)))  # fmt: skip
+    found.add(data_sha256(replace(digits, test=None, test_labels=None)))
+    assert len(found) == 5 and all(len(digest) == 16 for digest in found)
+    assert data_sha256(digits) == data_sha256(pyrarchy.load_data("digits"))
+
+
+def test_a_checkpoint_without_a_configuration_is_not_written_over(fitted, here, refused, tmp_path):
+    shutil.copy(fitted("vae").out / "checkpoint.npz", tmp_path)
+    for more in ((), ("--resume",), ("--overwrite",)):
+        said = refused(3, "fit", *RUNS["vae"], "--out", tmp_path, *more)
+        assert "holds a checkpoint but no config.json" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
+
+
+def test_configurations_say_what_is_not_in_them(fitted, here, refused, tmp_path):
+    shutil.copytree(fitted("vae").out, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    del config["data_sha256"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert "has no entry 'data_sha256'" in refused(3, "report", tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["os:system", "a/b:c", "../x:y", "x:../y", ":x", "x:", "a..b:c", "/etc/passwd:x"])
+def test_names_of_pairs_never_become_paths(name, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.py").write_text("raise SystemExit('imported')")
+    said = refused(2, "fit", name)
+    assert "write module:function" in said or "not a pair" in said
