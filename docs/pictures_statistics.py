@@ -67,10 +67,10 @@ def ellipses(data, labels, components):
 
 def forest(pair, run):
     """Means and intervals of what the study asks for, the standardised effects left out."""
-    from pyrarchy.inference import groups
+    from pyrarchy.inference import groups, summary
 
-    summary = groups.summary(groups.load(run / "posterior.nc"), ["mu", "tau", "theta"], prob=0.9)
-    picture = plots.png(run_report.forest(pair.name, summary))
+    table = summary(groups.load(run / "posterior.nc"), ["mu", "tau", "theta"], prob=0.9)
+    picture = plots.png(run_report.forest(pair.name, table))
     return picture, "Posterior means and 90 % intervals under the guide; theta are the schools' effects."
 
 

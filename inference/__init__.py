@@ -33,7 +33,6 @@ from .fit_em import EMRecord, LikelihoodFellError, exact_em, fit_em
 from .freeze import log_prob
 from .from_codes import alternating_chain, sample_from_average
 from .gradient_snr import GradientSNR, gradient_snr
-from .groups import summary
 from .importance import ImportanceWeighted, Renyi, VRMax
 from .inference_data import to_inference_data
 from .isolation import isolated
@@ -54,6 +53,7 @@ from .self_consistent import SelfConsistency, refit_prior, self_consistent
 from .side_by_side import SideBySide, side_by_side
 from .stein import SteinMatrix, stein_matrix
 from .stochastic_em import stochastic_em
+from .summary_table import summary
 from .surgery import Surgery, index_code_information, surgery
 from .tarp import Coverage, nearest_truth, tarp
 from .temper import Anneal, Temper

@@ -1,13 +1,12 @@
-"""Pack arrays into what ArviZ opens, save and load it, and summarise it: the one module that knows ArviZ's version.
+"""Pack arrays into what ArviZ opens, save and load it: the one module that knows ArviZ's version.
 
 ArviZ 0.23 works on ``arviz.InferenceData``, ArviZ 1.x on ``xarray.DataTree``; both are made here from the same xarray
 datasets, and a file written under one opens under the other. Nothing here needs torch.
 
 Source: the InferenceData schema, https://python.arviz.org/en/stable/schema/schema.html.
 
-Differs from the schema: a guide's draws are independent, not a chain, so ``chain`` has length one, and :func:`summary`
-shows neither r_hat nor ess, which would diagnose a Markov chain that does not exist. The attribute ``independent`` says
-which it is: 1 for a guide's draws, 0 for chains (:func:`~pyrarchy.inference.mcmc_inference_data`).
+Differs from the schema: a guide's draws are independent, not a chain, so ``chain`` has length one. The attribute
+``independent`` says which it is: 1 for a guide's draws, 0 for chains (:func:`~pyrarchy.inference.mcmc_inference_data`).
 """
 
 import warnings
@@ -42,8 +41,6 @@ def pack(groups, dims=None, coords=None, attrs=None, *, chains=None):
     >>> idata = pack({"posterior": {"theta": np.zeros((4, 2))}}, {"theta": ["school"]}, {"school": ["A", "B"]})
     >>> dict(idata["posterior"]["theta"].sizes)
     {'chain': 1, 'draw': 4, 'school': 2}
-    >>> list(summary(idata).index)
-    ['theta[A]', 'theta[B]']
     """
     dims, coords = dims or {}, coords or {}
     datasets = {}
@@ -126,7 +123,8 @@ def _plain(value):
     return value if numbers or isinstance(value, str | int | float | np.number) else str(value)
 
 
-def _arviz():
+def installed_arviz():
+    """The module ``arviz``, without what it announces at its first import."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces 1.x at import, once a process
         import arviz
@@ -134,7 +132,7 @@ def _arviz():
 
 
 def _wrap(datasets, attrs):
-    arviz = _arviz()
+    arviz = installed_arviz()
     if "InferenceData" in vars(arviz):  # not hasattr: ArviZ 1.x warns when asked for a name that it dropped
         return arviz.InferenceData(attrs=attrs, warn_on_custom_groups=False, **datasets)
     tree = xarray.DataTree.from_dict(dict(datasets))
@@ -142,7 +140,7 @@ def _wrap(datasets, attrs):
     return tree
 
 
-def _unwrap(idata):
+def unwrap(idata):
     """Group -> dataset, and the attributes, of either kind of object."""
     if isinstance(idata, xarray.DataTree):
         return {name: node.to_dataset() for name, node in idata.children.items()}, dict(idata.attrs)
@@ -161,7 +159,7 @@ def take_draws(idata, index, attrs):
     """
     index = index if isinstance(index, xarray.DataArray) else xarray.DataArray(index, dims="draw")
     datasets, size = {}, index.sizes["draw"]
-    found, old = _unwrap(idata)
+    found, old = unwrap(idata)
     for group, dataset in found.items():
         if group in DRAW_GROUPS:
             bare = dataset.drop_vars("draw", errors="ignore")
@@ -189,24 +187,14 @@ def elpd_object(pointwise, k_hat, *, total_k_hat, p, num_samples, flagged, limit
     :param float total_k_hat: k-hat of the guide as a whole (NaN: there is none). ``p``: effective number of parameters.
     :param bool flagged: whether the result is not to be trusted.
     """
-    arviz, n = _arviz(), pointwise.size
+    arviz, n = installed_arviz(), pointwise.size
     total, se = float(pointwise.sum()), float((n * pointwise.var()) ** 0.5)
     if "InferenceData" in vars(arviz):
         found = arviz.ELPDData(
             [total, se, p, num_samples, n, flagged, pointwise.rename("loo_i"), k_hat, "log", limit],
-            index=[
-                "elpd_loo",
-                "se",
-                "p_loo",
-                "n_samples",
-                "n_data_points",
-                "warning",
-                "loo_i",
-                "pareto_k",
-                "scale",
-                "good_k",
-            ],
-        )
+            index=["elpd_loo", "se", "p_loo", "n_samples", "n_data_points",
+                   "warning", "loo_i", "pareto_k", "scale", "good_k"],
+        )  # fmt: skip
         found["elpd"], found["elpd_i"] = total, pointwise
     else:
         found = arviz.ELPDDataLOO(
@@ -228,7 +216,7 @@ def save(idata, path):
     :returns: the path, as a ``pathlib.Path``.
     """
     path = Path(path)
-    datasets, attrs = _unwrap(idata)
+    datasets, attrs = unwrap(idata)
     tree = xarray.DataTree.from_dict(dict(datasets))
     tree.attrs.update(attrs)
     content = tree.to_netcdf(engine="h5netcdf")
@@ -247,90 +235,5 @@ def load(path):
         raise FileNotFoundError(f"no file {path}")
     with xarray.open_datatree(path, engine="h5netcdf") as tree:
         tree = tree.load()
-        datasets, attrs = _unwrap(tree)
+        datasets, attrs = unwrap(tree)
     return _wrap(datasets, attrs)
-
-
-def summary(idata, var_names=None, *, group="posterior", prob=0.94, independent=None):
-    """A table with one row per scalar: mean, sd, equal-tailed interval, and Monte Carlo error of mean and sd.
-
-    For the independent draws of a guide the errors are those of independent draws, and r_hat and ess are left out. For
-    Markov chains the errors, ess and r_hat are ArviZ's; r_hat is NaN for a single chain.
-
-    :param var_names: one name or several; all variables of the group by default.
-    :param str group: a group with draws.
-    :param float prob: probability of the interval, in (0, 1).
-    :param bool independent: whether the draws are; ``None`` reads the data's attribute (absent: they are). Say ``False``
-        for chains of another library.
-    :returns: ``pandas.DataFrame``, headed ``guide`` or ``posterior`` by what the draws are of (``columns.name``), with
-        rows ``theta[Choate]`` and columns ``mean``, ``sd``, ``eti_3%``, ``eti_97%``,
-        ``mcse_mean``, ``mcse_sd``, and for chains ``ess_bulk``, ``ess_tail``, ``r_hat``.
-    :raises ValueError: for an unknown group or variable, a prob outside (0, 1), or a guide's draws called chains.
-    """
-    import pandas
-
-    datasets, attrs = _unwrap(idata)
-    if not 0 < prob < 1:
-        raise ValueError(f"prob must lie in (0, 1), got {prob}")
-    if group not in datasets:
-        raise ValueError(f"no group '{group}'; there are {sorted(datasets)}")
-    dataset = datasets[group]
-    names = list(dataset.data_vars) if var_names is None else [var_names] if isinstance(var_names, str) else var_names
-    if missing := sorted(set(names) - set(dataset.data_vars)):
-        raise ValueError(f"no variable {missing} in group '{group}'; there are {sorted(dataset.data_vars)}")
-    if independent is False and attrs.get("independent"):
-        raise ValueError(
-            "these are a guide's independent draws, which have no r_hat and no ess: leave independent= away"
-        )
-    chains = not (attrs.get("independent", True) if independent is None else independent)
-    low, high = (1 - prob) / 2, (1 + prob) / 2
-    columns = ["mean", "sd", f"eti_{100 * low:g}%", f"eti_{100 * high:g}%", "mcse_mean", "mcse_sd"]
-    columns += ["ess_bulk", "ess_tail", "r_hat"] if chains else []
-    rows, labels = [np.empty((0, len(columns)))], []
-    for name in names:
-        variable = dataset[name]
-        if not {"chain", "draw"} <= set(variable.dims):
-            continue
-        stacked = variable.transpose("chain", "draw", ...)
-        draws = stacked.values.reshape(stacked.sizes["chain"] * stacked.sizes["draw"], -1).astype(float)
-        moments = _moments(draws, low, high)
-        if effective := attrs.get("effective_draws"):  # resampled: the proposals' own error comes on top
-            moments[:, 4:] *= (1 + len(draws) / effective) ** 0.5
-        rows.append(np.concatenate([moments[:, :4], _of_chains(stacked)], axis=1) if chains else moments)
-        labels += _labels(name, stacked)
-    heading = attrs.get("draws_of") if group == "posterior" else group
-    return pandas.DataFrame(np.concatenate(rows), index=labels, columns=pandas.Index(columns, name=heading))
-
-
-def _moments(draws, low, high):
-    """Mean, sd, interval and Monte Carlo errors of independent draws (S, n): (n, 6)."""
-    size = len(draws)
-    mean = draws.mean(0)
-    with np.errstate(invalid="ignore", divide="ignore"):  # an infinite draw has no sd: NaN
-        deviation = draws - mean
-        sd = np.sqrt((deviation**2).sum(0) / max(size - 1, 1))
-        # The delta method: var(s^2) = (m4 - s^4) / S and d s = d(s^2) / (2 s).
-        mcse_sd = np.sqrt(np.maximum((deviation**4).mean(0) - sd**4, 0) / size) / (2 * sd)
-        interval = np.quantile(draws, [low, high], axis=0)
-    mcse_sd = np.where(sd == 0, 0.0, mcse_sd)
-    return np.stack([mean, sd, *interval, sd / size**0.5, mcse_sd], axis=1)
-
-
-def _of_chains(stacked):
-    """ArviZ's figures of one variable (chain, draw, ...): mcse of mean and sd, ess of bulk and tail, r_hat; (n, 5)."""
-    arviz, data = _arviz(), stacked.astype(float).to_dataset(name="x")
-    found = [arviz.mcse(data, method="mean"), arviz.mcse(data, method="sd")]
-    found += [arviz.ess(data, method="bulk"), arviz.ess(data, method="tail")]
-    found = [np.ravel(dataset["x"].values) for dataset in found]
-    several = stacked.sizes["chain"] > 1
-    r_hat = np.ravel(arviz.rhat(data)["x"].values) if several else np.full_like(found[0], np.nan)
-    return np.stack([*found, r_hat], axis=1)
-
-
-def _labels(name, stacked):
-    axes = stacked.dims[2:]
-    if not axes:
-        return [name]
-    index = [stacked.coords[a].values if a in stacked.coords else np.arange(stacked.sizes[a]) for a in axes]
-    grids = [grid.ravel() for grid in np.meshgrid(*index, indexing="ij")]
-    return [f"{name}[{', '.join(map(str, row))}]" for row in zip(*grids, strict=True)]

@@ -3,7 +3,6 @@
 import math
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.infer import RenyiELBO, ReweightedWakeSleep, TraceEnum_ELBO, TraceMeanField_ELBO, TraceTMC_ELBO
@@ -11,10 +10,10 @@ from pyro.infer.autoguide import AutoGuide, AutoNormalMessenger, AutoRegressiveM
 from pyro.nn import PyroModule
 
 from .bound import Bound
+from .first_pass import first_pass
 from .isolation import root_modules
 from .layout import DATA, log_density
-from .one_site import innermost
-from .terms import check_sites, is_auxiliary, is_latent, make_terms, trace_pair
+from .terms import check_sites, is_auxiliary, is_latent, make_terms
 
 
 def check_root_names(model, guide):
@@ -115,28 +114,6 @@ def check_global_latents(sites, single):
         )
 
 
-def check_supports(model_trace, guide_trace):
-    """Refuse, by name, a latent that is discrete in the model and continuous in the guide, or the other way round."""
-    for name, site in guide_trace.nodes.items():
-        if not is_latent(site) or name not in model_trace.nodes or isinstance(innermost(site["fn"]), dist.Delta):
-            continue
-        p, q = model_trace.nodes[name]["fn"], site["fn"]
-        kinds = [_kind(p), _kind(q)]
-        if None not in kinds and kinds[0] != kinds[1]:
-            words = [f"{type(innermost(d)).__name__} ({kind})" for d, kind in zip((p, q), kinds, strict=True)]
-            raise ValueError(
-                f"site '{name}' is a {words[0]} in the model and a {words[1]} in the guide: give the guide a distribution "
-                "on the model's support"
-            )
-
-
-def _kind(distribution):
-    try:
-        return "discrete" if distribution.support.is_discrete else "continuous"
-    except NotImplementedError:  # flows of other libraries do not tell
-        return None
-
-
 def check_stock_objective(objective, model_trace, guide_trace):
     """Refuse Pyro's own objectives where they are wrong without saying so (traps of Pyro 1.9)."""
     sites = {n: s for n, s in model_trace.nodes.items() if s["type"] == "sample"}
@@ -204,8 +181,7 @@ def preflight(model, guide, objective, batch, *, whole=True, single=True):
     check_root_names(model, guide)
     frozen = frozen_parameters(model, guide)
     plates = objective.plates if isinstance(objective, Bound) else 1
-    model_trace, guide_trace = trace_pair(model, guide, batch, plates=plates)
-    check_supports(model_trace, guide_trace)
+    model_trace, guide_trace = first_pass(model, guide, batch, plates)
     check_autoguide(guide, model_trace.nodes, whole)
     check_global_latents(model_trace.nodes, single)
     remarks = no_bound(objective, model_trace, guide_trace, plates)

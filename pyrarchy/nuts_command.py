@@ -15,7 +15,7 @@ INTERVAL = 0.9
 
 def run_nuts_command(args):
     """Carry out ``pyrarchy nuts``; prints the summary and returns the exit code."""
-    from .inference import groups
+    from .inference import groups, summary
     from .inference.atomic import write_atomically
     from .inference.mcmc import mcmc_inference_data, run_nuts
     from .plots import png
@@ -37,7 +37,7 @@ def run_nuts_command(args):
         progress=not args.quiet and sys.stderr.isatty(),
     )
     idata = mcmc_inference_data(model, rows, result, coords=coords)
-    table = groups.summary(idata, prob=INTERVAL)
+    table = summary(idata, prob=INTERVAL)
     out.mkdir(parents=True, exist_ok=True)
     groups.save(idata, out / "posterior.nc")
     figure = forest(table, guide, Path(args.against).name if args.against else None)
@@ -94,11 +94,11 @@ def model_and_data(args):
 
 def guide_summary(run):
     """Summary of the draws of a run's guide."""
-    from .inference import groups
+    from .inference import groups, summary
 
     read_config(run)
     try:
-        return groups.summary(groups.load(Path(run) / "posterior.nc"), prob=INTERVAL)
+        return summary(groups.load(Path(run) / "posterior.nc"), prob=INTERVAL)
     except FileNotFoundError:
         raise RunError(f"{run}: has no posterior.nc; finish the fit, or run `pyrarchy report {run}`") from None
 

@@ -3,15 +3,12 @@
 The page loads nothing: its style is inline and the one link out is the source's.
 """
 
-import base64
-import html
-import math
-import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .report_parts import cell_class, css_class, escaped, figure_of, percent, readable_number, section_of, table_of
 from .report_style import STYLE
 
 if TYPE_CHECKING:  # report.py imports this file
@@ -54,72 +51,48 @@ def render_report(report: "ReportContent") -> str:
     """
     if not report.title.strip():
         raise ValueError("the report's title is empty; give one line that names the run")
-    parts = [_header(report), _warnings(report.warnings), _section("Key figures", _key_figures(report))]
-    parts.append(_section("Layers", _layers(report.layers)))
-    parts += [_section(heading, _diagnostic(found)) for heading, found in report.diagnostics]
+    parts = [_header(report), _warnings(report.warnings), section_of("Key figures", _key_figures(report))]
+    parts.append(section_of("Layers", _layers(report.layers)))
+    parts += [section_of(heading, _diagnostic(found)) for heading, found in report.diagnostics]
     for name, heading, caption in _FIGURES:
         if name == "forest" and report.intervals_of:
             heading += f" of the {report.intervals_of}"
-        parts.append(_section(heading, _figure(getattr(report, name), caption, name)))
-    parts.append(_section("Importance weights", _k_hat(report.k_hat)))
+        parts.append(section_of(heading, figure_of(getattr(report, name), caption, name)))
+    parts.append(section_of("Importance weights", _k_hat(report.k_hat)))
     note = (
-        f'<p class="muted">{_text(report.intervals_note)}</p>\n' if report.posterior and report.intervals_note else ""
+        f'<p class="muted">{escaped(report.intervals_note)}</p>\n' if report.posterior and report.intervals_note else ""
     )
     heading = (report.intervals_of or "posterior").capitalize()
-    parts.append(_section(heading, note + _posterior(report.posterior)))
-    parts.append(_section("Not on this page", _left_out(report.left_out)))
-    parts.append(_section("Configuration", _config(report.config)))
+    parts.append(section_of(heading, note + _posterior(report.posterior)))
+    parts.append(section_of("Not on this page", _left_out(report.left_out)))
+    parts.append(section_of("Configuration", _config(report.config)))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         # Even if something slipped in, the browser would fetch nothing and run nothing.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
-        f'<link rel="icon" href="data:,">\n<title>{_text(report.title)}</title>\n<style>{STYLE}</style>\n</head>\n'
+        f'<link rel="icon" href="data:,">\n<title>{escaped(report.title)}</title>\n<style>{STYLE}</style>\n</head>\n'
         "<body>\n" + "\n".join(part for part in parts if part) + "\n</body>\n</html>\n"
     )
 
 
-def _text(value) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def _number(value) -> str:
-    """Numbers as people read them: about four digits, a real minus; anything else as text."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        return str(value)
-    if not math.isfinite(value):
-        return str(float(value)).replace("-", "−")
-    if isinstance(value, int | np.integer):
-        return f"{value:,}".replace("-", "−")
-    size = abs(value)
-    if 0 < size < 0.01 or size >= 1e6:
-        text = f"{value:.3g}"
-    else:
-        text = f"{value:,.{4 if size < 1 else 2 if size < 1000 else 0}f}"
-    return text.replace("-", "−")
-
-
-def _section(heading, content):
-    return f"<section>\n<h2>{_text(heading)}</h2>\n{content}\n</section>" if content else ""
-
-
 def _header(report):
-    rows = [("Pair", _text(report.pair)), ("Data", _text(report.data))]
-    rows += [("Objective", _text(report.objective)), ("Budget", _text(report.budget))]
-    source = _text(report.source or report.source_link)
+    rows = [("Pair", escaped(report.pair)), ("Data", escaped(report.data))]
+    rows += [("Objective", escaped(report.objective)), ("Budget", escaped(report.budget))]
+    source = escaped(report.source or report.source_link)
     if report.source_link.startswith(("https://", "http://")):  # never javascript: or a path of this machine
-        source = f'<a href="{_text(report.source_link)}" rel="noreferrer">{source}</a>'
+        source = f'<a href="{escaped(report.source_link)}" rel="noreferrer">{source}</a>'
     rows.append(("Source", source))
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>\n" for name, value in rows if value)
-    density = f'<p class="density">{_text(report.density)}</p>\n' if report.density else ""
-    return f"<header>\n<h1>{_text(report.title)}</h1>\n{density}{f'<dl>{listed}</dl>' if listed else ''}\n</header>"
+    density = f'<p class="density">{escaped(report.density)}</p>\n' if report.density else ""
+    return f"<header>\n<h1>{escaped(report.title)}</h1>\n{density}{f'<dl>{listed}</dl>' if listed else ''}\n</header>"
 
 
 def _warnings(warnings):
     if isinstance(warnings, str):
         raise TypeError(f"warnings must be a list of sentences, not the one string {warnings!r}")
-    items = "".join(f"<li>{_text(warning)}</li>\n" for warning in warnings)
+    items = "".join(f"<li>{escaped(warning)}</li>\n" for warning in warnings)
     return f'<aside class="warnings">\n<strong>Read this first</strong>\n<ul>\n{items}</ul>\n</aside>' if items else ""
 
 
@@ -128,14 +101,16 @@ def _key_figures(report):
     for name, estimate in ((report.log_px_name, report.log_px), ("ELBO", report.elbo)):
         if estimate is not None:
             note = f"nats per datum{', ' + estimate.note if estimate.note else ''}"
-            cards.append(f"<span>{_text(name)}</span><b>{_text(estimate)}</b><span>{_text(note)}</span>")
+            cards.append(f"<span>{escaped(name)}</span><b>{escaped(estimate)}</b><span>{escaped(note)}</span>")
     if report.k_hat is not None and np.size(report.k_hat):
         finite = _without_nan(report.k_hat)
         if finite.size:
             from .plots import k_hat_shares
 
             shares = k_hat_shares(finite).items()
-            items = "".join(f'<li><b class="{_class(n)}">{_percent(s)} {_text(n)}</b></li>' for n, s in shares if s > 0)
+            items = "".join(
+                f'<li><b class="{css_class(n)}">{percent(s)} {escaped(n)}</b></li>' for n, s in shares if s > 0
+            )
             cards.append(
                 f"<span>Importance weights <i>(Pareto k-hat)</i></span><ul>{items}</ul><span>of the data</span>"
             )
@@ -149,40 +124,35 @@ def _layers(layers):
     rows = []
     for layer in layers:
         units = "–" if layer.units is None else f"{'–' if layer.active is None else layer.active} / {layer.units}"
-        rate = f"{layer.rate:.2f}" if layer.rate >= 0.1 else _number(float(layer.rate))
-        numbers = "".join(f'<td class="number">{_text(n)}</td>' for n in (rate, units))
-        word = f'<td><strong class="{_class(layer.word)}">{layer.word}</strong></td>'
-        rows.append(f'<tr><th scope="row">{_text(layer.site)}</th>{word}{numbers}</tr>')
+        rate = f"{layer.rate:.2f}" if layer.rate >= 0.1 else readable_number(float(layer.rate))
+        numbers = "".join(f'<td class="number">{escaped(n)}</td>' for n in (rate, units))
+        word = f'<td><strong class="{css_class(layer.word)}">{layer.word}</strong></td>'
+        rows.append(f'<tr><th scope="row">{escaped(layer.site)}</th>{word}{numbers}</tr>')
     head = [("Site", ""), ("Layer is", ""), ("Rate (nats per datum)", "number"), ("Active units", "number")]
     used = dict.fromkeys(layer.word for layer in layers)
-    return _table(head, rows) + f'\n<p class="muted">{" ".join(_WORDS[word] for word in used)}</p>'
+    return table_of(head, rows) + f'\n<p class="muted">{" ".join(_WORDS[word] for word in used)}</p>'
 
 
 def _diagnostic(found):
     """A section of :mod:`pyrarchy.section`: its sentences, then its table, then its pictures."""
-    parts = [f"<p>{_text(sentence)}</p>" for sentence in found.sentences]
+    parts = [f"<p>{escaped(sentence)}</p>" for sentence in found.sentences]
     if found.table is not None:
         (first, *names), rows = found.table
         body = []
         for name, *cells in rows:
-            kinds = "".join(f'<td class="{_kind(cell)}">{_text(cell)}</td>' for cell in cells)
-            body.append(f'<tr><th scope="row">{_text(name)}</th>{kinds}</tr>')
-        parts.append(_table([(first, ""), *zip(names, map(_kind, rows[0][1:]), strict=True)], body))
-    parts += [_figure(figure, caption, name) for name, (figure, caption) in found.figures.items()]
+            kinds = "".join(f'<td class="{cell_class(cell)}">{escaped(cell)}</td>' for cell in cells)
+            body.append(f'<tr><th scope="row">{escaped(name)}</th>{kinds}</tr>')
+        parts.append(table_of([(first, ""), *zip(names, map(cell_class, rows[0][1:]), strict=True)], body))
+    parts += [figure_of(figure, caption, name) for name, (figure, caption) in found.figures.items()]
     return "\n".join(parts)
-
-
-def _kind(cell):
-    """The class of a cell: numbers stand on the right."""
-    return "number" if not cell or cell[0] in "−-–<0123456789" else ""
 
 
 def _left_out(reasons):
     rows = [
-        f'<tr><th scope="row"><code>{_text(name)}</code></th><td class="wide">{_text(reason)}</td></tr>'
+        f'<tr><th scope="row"><code>{escaped(name)}</code></th><td class="wide">{escaped(reason)}</td></tr>'
         for name, reason in reasons.items()
     ]
-    return _table([("Diagnostic", ""), ("Why", "")], rows) if rows else ""
+    return table_of([("Diagnostic", ""), ("Why", "")], rows) if rows else ""
 
 
 def _k_hat(k):
@@ -203,7 +173,7 @@ def _k_hat(k):
         "Pareto k-hat of every datum. Up to 0.5 the estimate of log p(x) is good, up to 0.7 usable; "
         "above that do not trust it: a few samples carry all the weight."
     )
-    return words + _figure(k_hat_histogram(kept), caption, "k_hat")
+    return words + figure_of(k_hat_histogram(kept), caption, "k_hat")
 
 
 def _posterior(table):
@@ -212,9 +182,11 @@ def _posterior(table):
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
     rows = []
     for variable, row in table.items():
-        cells = "".join(f'<td class="number">{_text(_number(row.get(column, "–")))}</td>' for column in columns)
-        rows.append(f'<tr><th scope="row">{_text(variable)}</th>{cells}</tr>')
-    return _table([("Variable", ""), *((column, "number") for column in columns)], rows)
+        cells = "".join(
+            f'<td class="number">{escaped(readable_number(row.get(column, "–")))}</td>' for column in columns
+        )
+        rows.append(f'<tr><th scope="row">{escaped(variable)}</th>{cells}</tr>')
+    return table_of([("Variable", ""), *((column, "number") for column in columns)], rows)
 
 
 def _config(config):
@@ -227,50 +199,14 @@ def _config(config):
             else:
                 # The value as it was given, not rounded: this table is for repeating the run.
                 rows.append(
-                    f'<tr><th scope="row"><code>{_text(prefix)}{_text(key)}</code></th>'
-                    f'<td class="wide"><code>{_text(value)}</code></td></tr>'
+                    f'<tr><th scope="row"><code>{escaped(prefix)}{escaped(key)}</code></th>'
+                    f'<td class="wide"><code>{escaped(value)}</code></td></tr>'
                 )
 
     walk("", config)
-    return _table([("Setting", ""), ("Value", "")], rows) if rows else ""
-
-
-def _table(head, rows):
-    cells = "".join(f'<th scope="col"{f" class={kind}" if kind else ""}>{_text(name)}</th>' for name, kind in head)
-    body = "\n".join(rows)
-    # tabindex: a box that scrolls must be reachable with the keyboard.
-    table = f"<table>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-    return f'<div class="scroll" tabindex="0">{table}</div>'
-
-
-def _figure(figure, caption, name):
-    if figure is None:
-        return ""
-    if not isinstance(figure, bytes):
-        if not hasattr(figure, "savefig"):
-            raise ValueError(f"{name} is a {type(figure).__name__}; give a matplotlib Figure or the bytes of a PNG")
-        from .plots import png
-
-        figure = png(figure)
-    if not figure.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError(f"{name}: these {len(figure)} bytes are no PNG")
-    width, height = struct.unpack(">II", figure[16:24])  # so that the page does not jump while it decodes
-    address = "data:image/png;base64," + base64.b64encode(figure).decode("ascii")
-    image = f'<img src="{address}" width="{width}" height="{height}" alt="{_text(caption)}">'
-    return f"<figure>\n{image}\n<figcaption>{_text(caption)}</figcaption>\n</figure>"
+    return table_of([("Setting", ""), ("Value", "")], rows) if rows else ""
 
 
 def _without_nan(k):
     k = np.asarray(k, float).ravel()
     return k[~np.isnan(k)]
-
-
-def _class(word):
-    return word.replace(" ", "-")
-
-
-def _percent(share):
-    """Whole percents, but never 0 % or 100 % for what is not none or all."""
-    if 0 < share < 0.01:
-        return "&lt; 1 %"
-    return "&gt; 99 %" if 0.99 < share < 1 else f"{share:.0%}".replace("%", " %")

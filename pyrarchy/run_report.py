@@ -22,7 +22,7 @@ def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks, *, qui
 
     :param bool quick: leave the long diagnostics out. ``seconds``: how long each of them may take.
     """
-    from .inference import groups
+    from .inference import groups, summary
     from .inference.atomic import write_atomically
     from .plots import png
 
@@ -36,9 +36,9 @@ def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks, *, qui
     figures = pictures(fit.pair, fit.model, fit.guide, canvas, None if several else rows, labels, evaluation, curve)
     table = {}
     if several:
-        summary = groups.summary(idata, readable(idata), prob=0.9)
-        table = summary.round(4).to_dict("index")
-        figures["forest"] = forest(fit.pair.name, summary)
+        draws = summary(idata, readable(idata), prob=0.9)
+        table = draws.round(4).to_dict("index")
+        figures["forest"] = forest(fit.pair.name, draws)
     for name, figure in figures.items():
         write_atomically(out / f"{name}.png", png(figure))
     write_json(

@@ -13,8 +13,9 @@ from pyro.infer import Predictive
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal, AutoNormalMessenger
 
 from pyrarchy.guides.base import Guide
-from pyrarchy.inference.groups import load, save, summary
+from pyrarchy.inference.groups import load, save
 from pyrarchy.inference.inference_data import GROUPS, to_inference_data
+from pyrarchy.inference.summary_table import summary
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)

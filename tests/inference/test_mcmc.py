@@ -11,8 +11,9 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from pyrarchy.inference import to_inference_data
-from pyrarchy.inference.groups import load, pack, save, summary
+from pyrarchy.inference.groups import load, pack, save
 from pyrarchy.inference.mcmc import mcmc_inference_data, run_nuts
+from pyrarchy.inference.summary_table import summary
 from pyrarchy.zoo import EightSchoolsNonCentred
 
 with warnings.catch_warnings():

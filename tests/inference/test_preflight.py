@@ -331,3 +331,28 @@ def test_a_continuous_guide_for_a_discrete_site_is_named():
         pytest.raises(ValueError, match=r"site 'z1' is a Bernoulli \(discrete\) in the model"),
     ):
         preflight(model, guide, ELBO(), (torch.zeros(3),))
+
+
+@pytest.mark.parametrize(
+    ("fn", "words"),
+    [
+        (dist.Normal(0.0, 1.0), r"site 'z1' is a Categorical \(discrete\) in the model and a Normal \(continuous\)"),
+        (dist.Bernoulli(0.5), r"not on the guide's values of site\(s\) \['z1'\]: one_hot is only applicable .* dtypes"),
+    ],
+    ids=["another kind", "another dtype"],
+)
+def test_a_model_that_cannot_run_on_the_guides_values_names_the_site(fn, words):
+    """The model fails before there is a trace to look at."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z1", dist.Categorical(torch.ones(3)))
+            pyro.sample("x", dist.Normal(torch.nn.functional.one_hot(z, 3)[..., 0].float(), 1.0), obs=x)
+
+    def guide(x):
+        pyro.param("loc", torch.zeros(()))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z1", fn)
+
+    with pytest.raises(ValueError, match=words):
+        preflight(model, guide, ELBO(), (torch.zeros(3),))

@@ -10,7 +10,7 @@ import pytest
 
 import pyrarchy
 from pyrarchy.compare_command import plan, split_pairs
-from pyrarchy.inference import evaluate, groups
+from pyrarchy.inference import evaluate, groups, summary
 from pyrarchy.inference.checkpoint import load_state
 from pyrarchy.run_folder import read_config
 
@@ -170,7 +170,7 @@ def test_nuts_against_a_guide(fitted, here, command, refused, tmp_path):
     assert "note: " in text  # so few draws are no reference, and it says so
     idata = groups.load(out / "posterior.nc")
     assert idata["posterior"]["theta"].sizes["chain"] == 2 and idata["posterior"]["theta"].sizes["draw"] == 12
-    assert "r_hat" in groups.summary(idata)
+    assert "r_hat" in summary(idata)
     assert (out / "forest.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads((out / "nuts.json").read_text(), parse_constant=pytest.fail)
     assert found["chains"] == 2 and found["draws"] == 24 and "mcse_mean" in found["posterior"]["mu"]

@@ -218,7 +218,7 @@ def test_the_object_comes_back_from_its_file(tmp_path):
     pair, x = exact_pair()
     found = pyrarchy.diagnose(pair, x, num_samples=40)
     again = groups.load(groups.save(found, tmp_path / "diagnostics.nc"))
-    first, second = (groups._unwrap(o) for o in (found, again))
+    first, second = (groups.unwrap(o) for o in (found, again))
     assert first[0].keys() == second[0].keys() >= {"held_out", "rates", "gradient"}
     for name, dataset in first[0].items():
         xarray.testing.assert_equal(dataset, second[0][name])

@@ -10,7 +10,15 @@ from pyrarchy import guides
 from pyrarchy.matrix import builders_of_families, example, latents, matrix, table
 
 ROWS = {pair.model: pair for pair in reversed(pyrarchy.list_pairs().values())}
-QUICK = ("GaussianTree", "MarkovHVAE", "SigmoidBelief", "EightSchoolsNonCentred", "BayesianPPCA", "LinearStateSpace")
+QUICK = (
+    "GaussianTree",
+    "MarkovHVAE",
+    "SigmoidBelief",
+    "EightSchoolsNonCentred",
+    "BayesianPPCA",
+    "LinearStateSpace",
+    "Ising",
+)
 WORKS = {  # what must not get lost; the rest is in the table
     "Ladder": {"GaussianTree", "MarkovHVAE"},
     "MeanField": {"GaussianTree", "MarkovHVAE", "EightSchoolsNonCentred", "BayesianPPCA", "LinearStateSpace"},
