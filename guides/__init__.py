@@ -5,6 +5,7 @@ if not __name__.startswith("pyrarchy."):
         "import pyrarchy.guides: the folder guides/ is the package pyrarchy.guides and has no other name."
     )
 
+from .. import _start  # noqa: F401  (before all else: it imports torch faster)
 from .amortized import Amortized
 from .base import Guide
 from .bottom_up import BottomUp

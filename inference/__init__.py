@@ -3,6 +3,7 @@
 if not __name__.startswith("pyrarchy."):
     raise ImportError("import pyrarchy.inference: the folder inference/ is the package pyrarchy.inference.")
 
+from .. import _start  # noqa: F401  (before all else: it imports torch faster)
 from .adam import adam
 from .aggregate import AggregatePosterior
 from .ais import AnnealedEstimate, ais

@@ -10,7 +10,6 @@ https://arxiv.org/abs/1904.10679.
 """
 
 import numpy as np
-import xarray
 
 from .groups import elpd_object
 from .psis import USABLE, psis
@@ -33,6 +32,8 @@ def elpd_from_draws(log_weight, log_likelihood, *, k_hat=None, dims=None, coords
     >>> bool(abs(found["elpd"] + np.log(2 * np.pi * 1.5)) < 0.02)  # y_1 given y_2 is N(0, 3/2)
     True
     """
+    import xarray
+
     log_weight = np.asarray(log_weight, float)
     log_likelihood = np.asarray(log_likelihood, float)
     if log_weight.ndim != 1 or log_likelihood.ndim < 2 or len(log_likelihood) != len(log_weight):
@@ -61,6 +62,8 @@ def held_out_elpd(evaluation):
     :param Evaluation evaluation: what :func:`~pyrarchy.inference.evaluate` returned for the held-out data.
     :raises ValueError: for a single datum (global latents): nothing to pair.
     """
+    import xarray
+
     if len(evaluation.log_p) < 2:
         raise ValueError(
             "this evaluation has one value of log p(x), that of a whole data set with global latents: there is nothing to "

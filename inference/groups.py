@@ -1,7 +1,8 @@
 """Pack arrays into what ArviZ opens, save and load it: the one module that knows ArviZ's version.
 
 ArviZ 0.23 works on ``arviz.InferenceData``, ArviZ 1.x on ``xarray.DataTree``; both are made here from the same xarray
-datasets, and a file written under one opens under the other. Nothing here needs torch.
+datasets, and a file written under one opens under the other. Nothing here needs torch, and xarray, which brings pandas,
+is imported by the functions that make one of its objects: a fit needs none.
 
 Source: the InferenceData schema, https://python.arviz.org/en/stable/schema/schema.html.
 
@@ -13,7 +14,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import xarray
 
 from .atomic import write_atomically
 
@@ -70,6 +70,7 @@ def pack_datasets(datasets, attrs=None):
     :param dict attrs: attributes of the whole.
     :returns: as :func:`pack`.
 
+    >>> import xarray
     >>> tree = pack_datasets({"rates": xarray.Dataset({"rate": ("layer", [0.5, 2.0])})}, {"seed": 0})
     >>> tree["rates"]["rate"].values, int(tree.attrs["seed"])
     (array([0.5, 2. ]), 0)
@@ -94,6 +95,8 @@ def _axes(group, name, value, given):
 
 
 def _dataset(group, arrays, coords):
+    import xarray
+
     sizes = {}
     for name, (axes, value) in arrays.items():
         if len(set(axes)) != len(axes):
@@ -132,6 +135,8 @@ def installed_arviz():
 
 
 def _wrap(datasets, attrs):
+    import xarray
+
     arviz = installed_arviz()
     if "InferenceData" in vars(arviz):  # not hasattr: ArviZ 1.x warns when asked for a name that it dropped
         return arviz.InferenceData(attrs=attrs, warn_on_custom_groups=False, **datasets)
@@ -142,6 +147,8 @@ def _wrap(datasets, attrs):
 
 def unwrap(idata):
     """Group -> dataset, and the attributes, of either kind of object."""
+    import xarray
+
     if isinstance(idata, xarray.DataTree):
         return {name: node.to_dataset() for name, node in idata.children.items()}, dict(idata.attrs)
     if not hasattr(idata, "groups"):
@@ -157,6 +164,8 @@ def take_draws(idata, index, attrs):
         dropped from ``sample_stats``. Prior draws, which no weight of the posterior concerns, keep their first S too.
     :param dict attrs: attributes to add.
     """
+    import xarray
+
     index = index if isinstance(index, xarray.DataArray) else xarray.DataArray(index, dims="draw")
     datasets, size = {}, index.sizes["draw"]
     found, old = unwrap(idata)
@@ -215,6 +224,8 @@ def save(idata, path):
     :param path: the file; its folder must exist.
     :returns: the path, as a ``pathlib.Path``.
     """
+    import xarray
+
     path = Path(path)
     datasets, attrs = unwrap(idata)
     tree = xarray.DataTree.from_dict(dict(datasets))
@@ -230,6 +241,8 @@ def load(path):
     :returns: ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (ArviZ 1.x).
     :raises FileNotFoundError: when there is no such file.
     """
+    import xarray
+
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")

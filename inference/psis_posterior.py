@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import xarray
 
 from .draws import Pair, sites_of
 from .groups import take_draws
@@ -105,6 +104,8 @@ def psis_posterior(
     :param options: as for :func:`~pyrarchy.inference.to_inference_data` (``rows``, ``coords``, ``dims``, ...).
     :raises UntrustedGuideError: (a ValueError) when k-hat is not below the limit.
     """
+    import xarray
+
     if not 1 <= num_samples <= num_proposals:
         raise ValueError(f"num_samples must lie between 1 and num_proposals = {num_proposals}, not {num_samples}")
     wanted = (

@@ -145,7 +145,7 @@ class Pair:
 
         :param data: a :class:`~pyrarchy.Dataset` or the name of one; the pair's default data when ``None``.
         """
-        import torch
+        from ._start import torch
 
         if data is None or isinstance(data, str):
             from .datasets import load_data

@@ -1,11 +1,10 @@
 """Rows of conjugate models: factorised posteriors by closed-form updates, with the exact bound."""
 
-import numpy as np
-
 from .registry import Source, Training, pair
 
 
 def _rows(data):
+    import numpy as np
     import torch
 
     parts = data.train if isinstance(data.train, tuple) else (data.train,)
@@ -63,7 +62,7 @@ def gaussian_mixture(data, *, components=6, concentration=0.1):
     from .zoo import GaussianMixture
 
     rows = _rows(data)
-    spread = data.train.std(0, dtype=np.float64)
+    spread = data.train.std(0, dtype="float64")
     model = GaussianMixture(data.dim, components, concentration=concentration, loc=data.mean, scale=spread)
     return model, Conjugate(model, model.start(*rows))
 

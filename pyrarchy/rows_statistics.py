@@ -1,7 +1,5 @@
 """Rows of the statistics literature's own hierarchies: few data, global latents, exact answers by quadrature."""
 
-import numpy as np
-
 from .registry import Source, Training, pair
 
 RUBIN_1981 = Source(
@@ -25,6 +23,7 @@ FUNNEL = "The centred posterior is a funnel at small tau, which no Gaussian fits
 
 
 def _arguments(data):
+    import numpy as np
     import torch
 
     return tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in data.train)

@@ -3,6 +3,7 @@
 if not __name__.startswith("pyrarchy."):
     raise ImportError("import pyrarchy.zoo: the folder zoo/ is the package pyrarchy.zoo and has no other name.")
 
+from .. import _start  # noqa: F401  (before all else: it imports torch faster)
 from .batch_norm import BatchNorm, Normalised
 from .bayesian_ppca import BayesianPPCA
 from .conv_residual_hvae import ConvResidualHVAE
