@@ -123,7 +123,8 @@ def ais(
     Continuous latents of all sites move jointly by Hamiltonian steps on unconstrained coordinates; bits by Gibbs sweeps.
     Parameters, generators, parameter store and modes are left as they were.
 
-    :param guide: where the chains start; ``None`` for the prior.
+    :param guide: where the chains start; ``None`` for the prior, the better choice where the guide's own k-hat is above .7:
+        weights then have a heavy tail and few chains report too small an error.
     :param args: the model's arguments, and ``kwargs``. With local latents the data are the first axis of every ``arg``.
     :param int num_chains: K, independent chains per datum.
     :param int num_temperatures: T; one is plain importance sampling.

@@ -85,6 +85,10 @@ def bdmc(
 
     Both directions use the same transitions: the pilot run that chooses the step sizes sees x and not the latents.
 
+    :param guide: where the chains begin and end; ``None`` for the prior, which is the choice where latents are global: a
+        guide that was fitted to one data set knows nothing of the simulated ones. Both figures stay bounds, but the gap
+        says how far the guide is from them (eight schools, 100 temperatures, 8 simulations: 8.6 +- 5.1 nats from the
+        fitted mean-field guide, .11 +- .07 from the prior; 400 temperatures: .10 +- .09 and -.04 +- .04).
     :param args: the model's arguments; those that it observes are replaced by simulated ones of the same shape, so that N
         rows give N data. Other parameters as for :func:`~pyrarchy.inference.ais`.
     :param int repeats: simulations; where all latents are global each is one datum, and standard errors need several.

@@ -61,4 +61,4 @@ def test_smoke_run_writes_the_table(tmp_path, monkeypatch):
     figures = json.loads((tmp_path / "sparse_gaussian" / "features.json").read_text())
     assert set(figures) >= {"elbo", "noise", "used", "edges", "annealed_less_exact"}
     text = sparse_features.table(tmp_path, data)
-    assert "| sparse_gaussian |" in text and "sparse_laplace" not in text and "of 144" in text
+    assert "| sparse_gaussian |" in text and "sparse_laplace" not in text and "of 20 |" in text

@@ -76,6 +76,22 @@ def test_atoms_are_found_again():
     assert alike(GaussianLinear(8, 3)).min() < 0.9
 
 
+def test_more_atoms_than_pixels_train_and_one_is_left_out():
+    """Three atoms in the plane: better than the data's Gaussian, held out, but codes taken for independent leave one out."""
+    torch.manual_seed(2)
+    angles = torch.tensor([0.0, math.pi / 3, 2 * math.pi / 3])
+    truth = 2 * torch.stack([angles.cos(), angles.sin()])
+    x = dist.Cauchy(0.0, 1.0).sample((3400, 3)).clamp(-50, 50) @ truth.mT + 0.3 * torch.randn(3400, 2)
+    model = SparseLinear(2, 3, dist.Cauchy)
+    guide = Ridge(model, 32)
+    fit(model, guide, x[:3000], steps=800, batch_size=200, optimizer=2e-2, schedule=lambda step: 1 - step / 820)
+    found = evaluate(model, guide, x[3000:], num_samples=500)
+    gaussian = torch.distributions.MultivariateNormal(x[:3000].mean(0), x[:3000].mT.cov()).log_prob(x[3000:])
+    gain = found.log_p - gaussian.numpy()
+    assert gain.mean() > 4 * gain.std() / 400**0.5
+    assert found.active_units()["z1"] == (2, 3) and model.atoms.norm(dim=0).min() < 0.1
+
+
 def test_refusals_name_the_site():
     with pytest.raises(TypeError, match=r"VAE has no dictionary, noise, mean, z_dim: .* site 'z1'"):
         Ridge(VAE(5, 2, (4,)))

@@ -17,7 +17,7 @@ from pyrarchy.inference.annealed_path import Path
 from pyrarchy.inference.freeze import frozen
 from pyrarchy.inference.simulate import simulate
 from pyrarchy.inference.transitions import Transition
-from pyrarchy.zoo import PPCA, EightSchoolsNonCentred, FactorAnalysis, LinearStateSpace, SigmoidBelief
+from pyrarchy.zoo import PPCA, EightSchools, EightSchoolsNonCentred, FactorAnalysis, LinearStateSpace, SigmoidBelief
 
 N = 13
 
@@ -152,10 +152,11 @@ def test_one_temperature_is_importance_sampling_from_the_prior():
     assert still.step_size.shape == moved.step_size.shape == (8, N) and found.step_size.shape == (0, N)
 
 
-def test_eight_schools_is_one_datum():
+@pytest.mark.parametrize("schools", [EightSchoolsNonCentred, EightSchools], ids=["non-centred", "centred"])
+def test_eight_schools_is_one_datum(schools):
     """log Z by quadrature."""
     y, sigma = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]), torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])
-    found = ais(EightSchoolsNonCentred(), None, y, sigma, num_chains=400, num_temperatures=12, leapfrog_steps=5)
+    found = ais(schools(), None, y, sigma, num_chains=400, num_temperatures=12, leapfrog_steps=5)
     assert found.log_p.shape == (1,) and math.isnan(found.error_log_p) and found.error_weights < 0.1
     assert found.mean_log_p == pytest.approx(-31.311348, abs=4.5 * found.error_weights)
     assert "lower bound" in found.table() and "acceptance" in found.table()
