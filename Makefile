@@ -19,8 +19,11 @@ demo: env
 test: env
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
 
+# long training; then what checks a Monte Carlo average, a hundred times on the same random numbers and on others
 test-slow: env
 	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m "stochastic and not slow" --repeat 100 $(ARGS)
+	$(BIN)/python -m pytest -m "stochastic and not slow" --repeat 200 --fresh-seeds $(ARGS)
 
 lint: env
 	$(PIP) --editable '.[lint]'

@@ -199,6 +199,7 @@ def test_the_model_is_not_owned_and_keys_do_not_meet():
     assert all(key.startswith("model") for key in pyro.get_param_store())
 
 
+@pytest.mark.stochastic
 def test_pyro_accepts_it():
     model, x = Pair(), torch.randn(B, 2)
     guide = TopDown(model)

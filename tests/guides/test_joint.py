@@ -91,6 +91,7 @@ def test_log_q_is_the_change_of_variables_by_hand():
     torch.testing.assert_close(terms.log_q["joint"], expected)
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("make", GUIDES)
 def test_any_joint_guide_is_a_proposal_for_log_p(make):
     # E[w] = p(y) whatever q is, provided that log q is the density of what is drawn.

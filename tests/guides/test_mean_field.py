@@ -68,6 +68,7 @@ def positive(y):
         pyro.sample("y", dist.Normal(rate * share[..., 0] + effect, 1.0), obs=y)
 
 
+@pytest.mark.stochastic
 def test_log_q_of_a_positive_site_is_the_change_of_variables_by_hand():
     guide = MeanField(positive, torch.zeros(3), init_scale=0.3)
     with torch.no_grad():

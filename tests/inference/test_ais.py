@@ -122,6 +122,7 @@ def mean_is_one(ratios):
     return (ratios.mean() - 1) / (ratios.std(ddof=1) / math.sqrt(ratios.size))
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("name", CASES)
 def test_the_mean_weight_is_p_of_x(name):
     model, guide, x, exact = CASES[name]
@@ -152,6 +153,7 @@ def test_one_temperature_is_importance_sampling_from_the_prior():
     assert still.step_size.shape == moved.step_size.shape == (8, N) and found.step_size.shape == (0, N)
 
 
+@pytest.mark.stochastic
 def test_eight_schools_is_one_datum():
     """log Z by quadrature."""
     y, sigma = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]), torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])
@@ -161,6 +163,7 @@ def test_eight_schools_is_one_datum():
     assert "lower bound" in found.table() and "acceptance" in found.table()
 
 
+@pytest.mark.stochastic
 def test_parts_of_the_data_change_nothing_beyond_monte_carlo_error():
     model, x = linear()
     whole = ais(model, None, x, num_chains=60, num_temperatures=6, leapfrog_steps=3)
@@ -207,6 +210,7 @@ def simulate_data(model, x):
     return simulate(model, (x,))
 
 
+@pytest.mark.stochastic
 def test_chains_that_start_in_the_posterior_stay_there():
     assert gaussian_p_value() > 1e-3
     assert counts_p_value() > 1e-3
@@ -256,6 +260,7 @@ SANDWICHES = {name: rest for name, *rest in sandwiches()}
 EXACT = {shares: log_shares, switched: log_switched}
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("name", SANDWICHES)
 def test_bounds_bracket_the_exact_answer(name):
     model, x, guide = SANDWICHES[name]
@@ -273,7 +278,7 @@ def test_bounds_bracket_the_exact_answer(name):
     ]
     assert lower.mean() < 4.5 * lower.std() / 20 and upper.mean() > -4.5 * upper.std() / 20
     assert abs(mean_is_one(np.exp(lower))) < 4.5 and abs(mean_is_one(np.exp(-upper))) < 4.5
-    assert found.gap == pytest.approx((upper - lower).mean()) and found.gap < 0.5
+    assert found.gap == pytest.approx((upper - lower).mean()) and found.gap < 1
     assert "lower bound" in found.table() and "upper bound" in found.table()
 
 
@@ -287,6 +292,7 @@ class WithExact:
         return self.function(x)
 
 
+@pytest.mark.stochastic
 def test_the_gap_closes_with_more_temperatures_and_is_there_with_few():
     model, x = linear()
     with torch.no_grad():

@@ -54,6 +54,7 @@ def draws(shift, share, size, seed):
     return log_prior - log_q + log_lik.sum(1), log_lik
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("name", GUIDES)
 def test_corrected_is_exact_and_plain_is_not(name):
     """Over 20 seeds of 20,000 draws: within four standard errors, plain off by over twenty in every datum."""

@@ -196,6 +196,7 @@ def fitted_copy(model):
     return copy
 
 
+@pytest.mark.stochastic
 def test_gaussian_model_agrees_with_ppca():
     """L-BFGS reaches PPCA's closed form; there the average posterior has second moment I, elsewhere what it has."""
     _, x = simulated(dist.Normal(0.0, 1.0))

@@ -39,6 +39,7 @@ def line(centre, width, prior=1.0):
     return model, guide
 
 
+@pytest.mark.stochastic
 def test_ppca_at_the_maximum_spends_half_the_log_determinant():
     """The average KL is -1/2 ln |C| exactly; the draws give it within their error, and the two parts add up to it."""
     model, guide, x = ppca()
@@ -52,6 +53,7 @@ def test_ppca_at_the_maximum_spends_half_the_log_determinant():
     assert found.average_kl == pytest.approx(evaluate(model, guide, x, num_samples=200).rates["z1"], abs=0.05)
 
 
+@pytest.mark.stochastic
 def test_many_gaussian_data_have_the_channel_s_information_and_a_gaussian_marginal():
     """As N grows, q(z) -> N(0, v) with v = c^2 + w^2: I = 1/2 ln(v / w^2), KL(q(z) || p(z)) that of two Gaussians."""
     centre, width, prior = 1.5, 0.6, 2.0
@@ -64,6 +66,7 @@ def test_many_gaussian_data_have_the_channel_s_information_and_a_gaussian_margin
     assert max(found.errors) < 0.01 and not found.near_cap and "is near" not in found.table()
 
 
+@pytest.mark.stochastic
 def test_two_far_codes_say_which_and_nothing_more():
     x = torch.tensor([[-1.0], [1.0]])
     found = surgery(*line(1.0, 0.01), x, num_samples=500)
@@ -73,6 +76,7 @@ def test_two_far_codes_say_which_and_nothing_more():
     assert "near ln N" in found.table() and found.figures()["cap"] == found.cap
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize(("centre", "width", "marginal"), [(0.0, 1.0, 0.0), (0.0, 0.5, 0.318147)])
 def test_a_layer_that_ignores_the_data_has_no_information(centre, width, marginal):
     """Collapsed onto the prior all three are zero; onto something else all of the KL is the marginal's."""

@@ -56,6 +56,7 @@ def test_exact_posteriors_pass_and_cover(references):
         assert (np.abs(found.coverage(levels) - levels) < 4 * (levels * (1 - levels) / 999) ** 0.5).all()
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("references", REFERENCES)
 def test_no_reference_makes_alarms_beyond_their_rate(references):
     """60 reseeds of 200 data sets at 5 %: no more alarms than 3 expected, with 4 standard errors."""

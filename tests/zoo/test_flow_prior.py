@@ -56,6 +56,7 @@ def test_samples_are_scored_as_foreign_values_are():
     assert back.isfinite().all() and (eps.abs() < 6).all()
 
 
+@pytest.mark.stochastic
 def test_samples_have_the_density():
     """E_p[r(z) / p(z)] = 1 for a normalised r: sampling and scoring are of one distribution."""
     prior = stirred(steps=2)
