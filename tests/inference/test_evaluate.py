@@ -13,7 +13,7 @@ from torch import nn
 
 from pyrarchy.guides import Exact, Guide
 from pyrarchy.inference import evaluate
-from pyrarchy.inference.log_weights import effective_number, log_mean
+from pyrarchy.inference.log_weights import effective_number, error_over_data, log_mean
 from pyrarchy.zoo import EightSchools
 from pyrarchy.zoo.factor_analysis import FactorAnalysis
 
@@ -221,6 +221,35 @@ def test_it_leaves_everything_as_it_was_and_freezes_what_depends_on_the_mode():
     assert torch.equal(before, torch.get_rng_state()) and guide.training and guide.net[1].training
     assert all(torch.equal(t, state[n]) for n, t in guide.state_dict().items())
     assert all(p.grad is None for p in guide.parameters()) and not list(pyro.get_param_store())
+
+
+def test_rates_weigh_all_data_alike_whatever_the_chunks():
+    """Where x does not depend on z the ELBO is log p(x) minus the rate, draw by draw; seven rows go as five and two."""
+
+    def deaf(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z1", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z1", dist.Normal(x.unsqueeze(-1), 0.5).to_event(1))
+
+    x = torch.tensor([0.1, -0.3, 0.2, 0.0, 0.4, 3.0, -4.0])
+    graded = evaluate(deaf, guide, x, num_samples=40, rows_per_pass=10)
+    log_p = dist.Normal(0.0, 1.0).log_prob(x).mean().item()
+    assert graded.rates["z1"] == pytest.approx(log_p - graded.mean_elbo, abs=1e-5)
+    kl = 0.5 * (x.square() + 0.25 - 1) - math.log(0.5)
+    assert graded.unit_rates["z1"] == pytest.approx([kl.mean().item()], abs=1e-5)
+    assert graded.variances["z1"] == pytest.approx(
+        [x.var().item()], rel=1e-5
+    )  # the means are known, so nothing is noise
+
+
+def test_the_error_of_a_mean_needs_two_data():
+    assert error_over_data(np.array([1.0, 3.0])) == pytest.approx(1.0)
+    assert error_over_data(np.array([1.0, 3.0, 8.0])) == pytest.approx((13 / 3) ** 0.5)
+    assert math.isnan(error_over_data(np.array([1.0])))
 
 
 def test_misuse_is_named():

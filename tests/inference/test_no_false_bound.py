@@ -163,6 +163,10 @@ def test_masks_that_differ_have_no_analytic_kl():
 
     with pytest.raises(ValueError, match="'z1' is masked differently"):
         AnalyticELBO().value(masked, exact, torch.zeros(N))
+    value = AnalyticELBO().value(
+        masked, poutine.mask(exact, mask=mask.clone()), torch.zeros(N)
+    )  # equal, though another's
+    assert (value[:3] < 0).all() and not value[3:].any()
 
 
 @pytest.mark.parametrize("alpha", [0.9, 0.99, 0.999, 0.999999, 1.000001])

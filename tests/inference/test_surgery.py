@@ -94,6 +94,19 @@ def test_errors_are_those_of_the_draws():
     torch.testing.assert_close(spread, torch.tensor(runs[0].errors), rtol=0.45, atol=0)
 
 
+@pytest.mark.stochastic
+def test_every_row_counts_once_in_parts_of_any_size():
+    """One row far from the others, the first or the last: the average KL is the mean over all of them."""
+    model, guide = line(1.0, 0.5)
+    for far in (0, 4):
+        x = torch.zeros(5, 1, dtype=torch.float64)
+        x[far] = 8.0
+        exact = (0.5 * (x.square() + 0.25 - 1) - math.log(0.5)).mean().item()
+        for rows in (1, 60, 10_000):  # fewer than the draws of one row, two rows, all at once
+            found = surgery(model, guide, x, num_samples=30, rows_per_pass=rows)
+            assert found.average_kl == pytest.approx(exact, abs=4.5 * found.errors[0]) and found.errors[0] < 0.4
+
+
 def test_flows_are_cut_too():
     model = VAE(X, Z, (5,))
     x = torch.bernoulli(torch.full((23, X), 0.5))

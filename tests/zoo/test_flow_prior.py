@@ -82,6 +82,10 @@ def test_in_a_vae_every_parameter_is_trained():
     assert all(p.grad is not None and p.grad.any() for p in (*model.parameters(), *guide.parameters()))
 
 
+def test_one_step_is_a_flow_too():
+    assert len(stirred(steps=1).steps) == 1
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="dim >= 2"):
         FlowPrior(1)
