@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow bench lint docs env clean
+.PHONY: demo test test-slow mutants bench lint docs env clean
 env: $(VENV)/.installed
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
@@ -19,8 +19,15 @@ demo: env
 test: env
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
 
+# long training; then what checks a Monte Carlo average, a hundred times on the same random numbers and on others
 test-slow: env
 	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m "stochastic and not slow" --repeat 100 $(ARGS)
+	$(BIN)/python -m pytest -m "stochastic and not slow" --repeat 200 --fresh-seeds $(ARGS)
+
+# break the numerical core on purpose, one change at a time, and see that the tests notice
+mutants: env
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/mutants/run.py $(ARGS)
 
 lint: env
 	$(PIP) --editable '.[lint]'

@@ -20,7 +20,7 @@ class FiniteWatch:
 
         :param dict parameters: name -> parameter, in the optimiser's order.
         """
-        memory = optimizer.state_dict()["state"]
+        memory = optimizer.state_dict().get("state", {})
         held = [(f"parameter '{name}'", tensor) for name, tensor in parameters.items()]
         held += [(f"buffer '{name}'", buffer) for name, buffer in self._buffers() if name not in self.infinite]
         held += [

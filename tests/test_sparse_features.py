@@ -17,12 +17,12 @@ from pyrarchy.zoo import GaussianLinear, SparseLinear
 @pytest.mark.stochastic
 def test_annealing_is_unbiased_for_p_of_x():
     """From a guide that is far off, with moves at other step sizes than the best: mean weights are p(x)."""
-    torch.manual_seed(3)
-    model = GaussianLinear(5, 3)
-    guide = Ridge(model, 4)
-    with torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(3)
+        model = GaussianLinear(5, 3)
+        guide = Ridge(model, 4)
         guide.gain.fill_(0.6)
-    x = torch.randn(6, 5)
+        x = torch.randn(6, 5)
     log_w, _, accepted = anneal(model, guide, x, [0.3] * 31, chains=2000, temperatures=30)
     weights = (log_w - model.log_marginal(x).detach()).exp()
     error = weights.std(0) / 2000**0.5

@@ -199,6 +199,15 @@ def test_the_model_is_not_owned_and_keys_do_not_meet():
     assert all(key.startswith("model") for key in pyro.get_param_store())
 
 
+def test_a_call_returns_the_value_of_every_site():
+    x = torch.randn(B, 2)
+    guide = TopDown(Pair())
+    values = guide(x)
+    assert set(values) == {"a", "b", "x"} and values["x"] is x
+    assert all(values[name] is guide.trace.nodes[name]["value"] for name in values)
+
+
+@pytest.mark.stochastic
 def test_pyro_accepts_it():
     model, x = Pair(), torch.randn(B, 2)
     guide = TopDown(model)

@@ -20,9 +20,9 @@ KINDS = [CoarseToFine, FactorisedCoarseToFine]
 def pair(kind=CoarseToFine, size=4, width=5, shake=0.6, temperature=2.0):
     """A model and a guide with weights away from their start, in double precision."""
     model = Ising(size, temperature).double()
-    torch.manual_seed(3)
-    guide = kind(model, width).double()
-    with torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(3)
+        guide = kind(model, width).double()
         for parameter in guide.parameters():
             parameter.add_(shake * torch.randn_like(parameter))
     return model, guide
@@ -68,6 +68,7 @@ def test_turning_every_spin_over_changes_nothing(kind):
     assert not torch.allclose(there, guide.log_prob(lattice.roll(1, -1))["s1"])
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_follow_the_density_and_the_pass_agrees_with_it(kind):
     model, guide = pair(kind, shake=0.4)
@@ -102,6 +103,7 @@ def test_every_parameter_gets_a_gradient_and_a_foreign_lattice_its_density(kind)
         torch.testing.assert_close(log_prob(guide, z)[name], expected)
 
 
+@pytest.mark.stochastic
 def test_the_score_gradient_is_the_gradient_of_the_enumerated_free_energy():
     model, guide = pair(width=3, shake=0.3)
     lattices, tables = enumerate_levels(model)
@@ -137,6 +139,7 @@ def test_resampling_keeps_what_is_above(kind):
         guide.resample(lattice, "s8")
 
 
+@pytest.mark.stochastic
 def test_resampling_draws_from_the_conditional():
     """From one lattice: the frequencies of the finest level's bits are those of log_prob."""
     model, guide = pair(shake=0.4)
@@ -149,8 +152,9 @@ def test_resampling_draws_from_the_conditional():
         p = sum(v for n, v in guide.log_prob(every[same]).items() if n in ("s2", "s1")).exp()
     assert p.sum() == pytest.approx(1, abs=1e-12)
     mean = (p[:, None, None] * every[same]).sum(0)
-    error = ((1 - mean**2) / 20_000).sqrt().clamp(min=1e-9)
-    assert ((near.mean(0) - mean).abs() < 4.5 * error + 1e-12).all()
+    error = ((1 - mean**2) / 20_000).sqrt()
+    few = 4.5**2 * 2 / (3 * 20_000)  # Bernstein: where a flip is rare its number is Poisson's, not a Gaussian's
+    assert ((near.mean(0) - mean).abs() < 4.5 * error + few).all()
 
 
 def test_a_short_training_of_the_small_lattice():
@@ -206,6 +210,7 @@ def test_eight_by_eight_at_the_critical_temperature():
         assert abs(mean - exact) < 4.5 * (weight**2 * (statistic - mean) ** 2).sum().sqrt()
 
 
+@pytest.mark.stochastic
 def test_the_kl_of_eight_by_eight_by_draws():
     """Level by level, and its sum against ln Z less the bound: the same draws, so the same number."""
     model, guide = pair(size=8, temperature=3.0, shake=0.05)

@@ -44,6 +44,7 @@ def test_numbers_of_the_factors_are_unconstrained_parameters():
     }
 
 
+@pytest.mark.stochastic
 def test_draws_for_arviz_come_from_the_factors():
     model = GaussianMixture(4, 3, concentration=2.0)
     q = fit_cavi(model, X).q

@@ -27,6 +27,7 @@ def images(dim, rows=B):
     return torch.bernoulli(torch.full((rows, dim), 0.5)).double()
 
 
+@pytest.mark.stochastic
 def test_importance_weights_average_to_p_of_x():
     """Against p(x) by draws from the prior, for images of 2 x 2 bits, to within both standard errors."""
     model, guide = pair((2, 2), (2,))

@@ -27,6 +27,7 @@ def test_the_best_diagonal_gaussian(target):
     assert targets.best_mean_field(target, points=60) == pytest.approx(best, abs=1e-6)
 
 
+@pytest.mark.stochastic
 def test_the_closed_form_is_the_sampled_kl():
     """At a diagonal Gaussian of no merit, the quadrature's KL is what a fit's grade would say."""
     import pyro.distributions as dist

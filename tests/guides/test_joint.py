@@ -91,6 +91,7 @@ def test_log_q_is_the_change_of_variables_by_hand():
     torch.testing.assert_close(terms.log_q["joint"], expected)
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("make", GUIDES)
 def test_any_joint_guide_is_a_proposal_for_log_p(make):
     # E[w] = p(y) whatever q is, provided that log q is the density of what is drawn.
@@ -147,6 +148,65 @@ def test_every_tool_takes_a_joint_guide(make):
     other.load_state_dict(guide.state_dict())
     torch.testing.assert_close(other.distribution().base_dist.mean if make is JointIAF else other.loc,
                                guide.distribution().base_dist.mean if make is JointIAF else guide.loc)  # fmt: skip
+
+
+def test_the_order_of_a_flow_is_reversed_between_its_steps():
+    """One step lets an entry depend on those before it alone; the second, in reverse, on every other."""
+    torch.manual_seed(1)
+    for steps in (1, 2):
+        guide = JointIAF(LogScale().double(), Y, flow_steps=steps)
+        with torch.no_grad():
+            for parameter in guide.flow.parameters():
+                parameter.copy_(0.5 * torch.randn_like(parameter))
+        transforms = guide.distribution().transforms
+        slopes = torch.autograd.functional.jacobian(
+            lambda v, chain=transforms: dist.transforms.ComposeTransform(chain)(v), torch.randn(4, dtype=torch.float64)
+        )
+        assert (slopes.tril(-1).abs() > 1e-8).sum() == 6 and (slopes.triu(1).abs() > 1e-8).any() == (steps == 2)
+
+
+@pytest.mark.parametrize("make", GUIDES)
+def test_a_scale_never_falls_below_its_floor(make):
+    guide = make(LogScale().double(), Y)
+    with torch.no_grad():
+        guide.raw_scale.fill_(-800.0)
+    q = guide.distribution()
+    assert torch.isfinite(q.log_prob(q.rsample()))
+    spread = torch.stack([q.sample() for _ in range(50)]).std(0)
+    assert (spread > 5e-7).all() and (spread < 3e-6).all()  # about 1e-6
+
+
+@pytest.mark.parametrize("make", GUIDES)
+def test_the_first_scale_is_the_one_asked_for(make):
+    """To all digits, floor included: seen where it is not much above the floor."""
+    q = make(LogScale().double(), Y, init_scale=1e-5).distribution()
+    scale = q.scale_tril.diagonal() if make is FullRank else q.transforms[-1].scale
+    torch.testing.assert_close(scale, torch.full((4,), 1e-5, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("num_particles", [1, 4])
+@pytest.mark.parametrize("make", GUIDES)
+def test_a_vector_site_keeps_its_shape(make, num_particles):
+    """An event of three entries, and a matrix of two by three, beside a number."""
+
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        weight = pyro.sample("weight", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        table = pyro.sample("table", dist.LogNormal(torch.zeros(2, 3), 1.0).to_event(2))
+        mean = mu + weight.sum(-1) + table.sum((-2, -1))
+        pyro.sample("y", dist.Normal(mean.unsqueeze(-1), 1.0).to_event(1), obs=y)
+
+    y = torch.zeros(1)
+    guide = make(model, y)
+    terms = ELBO(num_particles, plates=0).terms(model, guide, y)
+    lead = (num_particles,) if num_particles > 1 else ()
+    shapes = {name: tuple(value.shape) for name, value in terms.values.items()}
+    assert shapes == {"mu": lead, "weight": (*lead, 3), "table": (*lead, 2, 3)}
+    u = torch.cat([terms.values["mu"][..., None], terms.values["weight"], terms.values["table"].log().flatten(-2)], -1)
+    with torch.no_grad():
+        by_hand = guide.distribution().log_prob(u) - terms.values["table"].log().sum((-2, -1))
+    log_q = sum(terms.log_q.values()).reshape(by_hand.shape)
+    torch.testing.assert_close(log_q.detach(), by_hand, rtol=1e-3, atol=1e-3)
 
 
 def test_a_density_of_a_foreign_vector_agrees_with_the_one_of_the_draw():

@@ -97,6 +97,7 @@ class Best(PyroModule):
                 pyro.sample("z1", dist.Normal(mean[:, 1:], precision.diagonal()[1:] ** -0.5).to_event(1))
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize(("bottom_up", "gap"), [(True, 0.436995), (False, 1.004215)])
 def test_our_elbo_shows_the_gap_of_the_best_others(bottom_up, gap):
     k, model, x = 40_000, tree(), data()

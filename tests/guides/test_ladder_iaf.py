@@ -18,10 +18,10 @@ X, Z, W, B = 6, (3, 2), 7, 4
 
 
 def pair(z_dims=Z, x_dim=X, steps=2, noise=0.0, seed=1):
-    pyro.set_rng_seed(seed)
-    model = ResidualHVAE(x_dim, z_dims, W)
-    guide = LadderIAF(model, torch.full((x_dim,), 0.4), steps, (8,))
-    with torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        model = ResidualHVAE(x_dim, z_dims, W)
+        guide = LadderIAF(model, torch.full((x_dim,), 0.4), steps, (8,))
         for p in guide.parameters():
             p.add_(noise * torch.randn_like(p))
     return model, guide
@@ -31,6 +31,7 @@ def images(x_dim=X, rows=B):
     return torch.bernoulli(torch.full((rows, x_dim), 0.5))
 
 
+@pytest.mark.stochastic
 def test_importance_weights_average_to_p_of_x():
     """E_q[p(x, z) / q(z | x)] = p(x) for every image of 3 bits, p(x) by quadrature."""
     model, guide = (m.double() for m in pair((2, 1), 3, noise=0.1))
@@ -99,6 +100,7 @@ def test_every_parameter_gets_a_gradient_and_trains():
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("estimator", ["dreg", "stl"])
 def test_estimators_agree_though_the_guide_reads_the_models_state(estimator):
     """The state is a function of the model's parameters in q's role too; plain and split gradients have one mean.
@@ -108,7 +110,6 @@ def test_estimators_agree_though_the_guide_reads_the_models_state(estimator):
     model, guide = (m.double() for m in pair((2, 1), 3, steps=1, noise=0.2))
     x = images(3, 5).double().repeat(60, 1)
     parameters = [*model.parameters(), *guide.parameters()]
-    pyro.set_rng_seed(7)
     directions = [torch.randn(5, *p.shape, dtype=p.dtype) for p in parameters]
 
     def slopes(estimator):
@@ -127,7 +128,7 @@ def test_estimators_agree_though_the_guide_reads_the_models_state(estimator):
     wanted = estimator
     (mean, var), (other, other_var) = slopes("plain"), slopes(estimator)
     error = (var + other_var).sqrt()
-    assert ((mean - other).abs() < 4 * error).all()
+    assert ((mean - other).abs() < 5 * error).all()  # Student's t of 23 degrees or more: beyond 5 once in 20,000
     assert (mean.abs() > 4 * error).any()  # there is something to agree on
 
 

@@ -68,6 +68,7 @@ def positive(y):
         pyro.sample("y", dist.Normal(rate * share[..., 0] + effect, 1.0), obs=y)
 
 
+@pytest.mark.stochastic
 def test_log_q_of_a_positive_site_is_the_change_of_variables_by_hand():
     guide = MeanField(positive, torch.zeros(3), init_scale=0.3)
     with torch.no_grad():
@@ -85,6 +86,19 @@ def test_log_q_of_a_positive_site_is_the_change_of_variables_by_hand():
     guide_log_q = terms.q["share"].log_prob(share_draws := share.sample((draws, 1)))
     ratio = (guide_log_q - share.log_prob(share_draws)).exp()  # E_p[q / p] = 1
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / draws**0.5
+
+
+def test_a_scale_never_falls_below_its_floor():
+    guide = MeanField(Local(), rows())
+    with torch.no_grad():
+        guide.raw_scales["z1"].fill_(-200.0)
+    guide(rows())
+    scale = guide.trace.nodes["z1"]["fn"].base_dist.scale
+    assert torch.equal(scale, torch.full_like(scale, 1e-6))
+    fresh = MeanField(Local().double(), rows().double(), init_scale=1e-5)
+    fresh(rows().double())
+    scale = fresh.trace.nodes["z1"]["fn"].base_dist.scale
+    torch.testing.assert_close(scale, torch.full_like(scale, 1e-5), rtol=1e-6, atol=0)
 
 
 def test_the_start_is_finite_where_the_prior_has_no_mean():

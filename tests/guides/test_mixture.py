@@ -38,6 +38,7 @@ def test_density_is_the_mixture():
     assert q.rsample((6, 2)).shape == (6, 2, D) and q.has_rsample
 
 
+@pytest.mark.stochastic
 def test_draws_and_their_gradients_are_those_of_the_expectation():
     """E sin(a u) and its gradient by every parameter have closed forms; weights, means and factors are unbiased."""
     values = parameters()

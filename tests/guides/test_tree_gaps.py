@@ -148,6 +148,7 @@ class BestBottomUp(PyroModule):
             pyro.sample("z2", dist.Normal(loc, (cov[:1, :1] - slope @ cov[1:, :1]).sqrt()[0]).to_event(1))
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("setting", TREES, ids=IDS)
 @pytest.mark.parametrize("family", ["field", "bottom_up"])
 def test_our_elbo_shows_these_gaps(setting, family):

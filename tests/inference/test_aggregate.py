@@ -61,6 +61,7 @@ def test_float32_data_lose_nothing_to_narrow_components():
     torch.testing.assert_close(got.log_prob(z).double(), expected, rtol=1e-6, atol=1e-4)
 
 
+@pytest.mark.stochastic
 def test_samples_and_moments():
     model, guide = vae(torch.float64)
     x = torch.bernoulli(torch.full((N, X), 0.5)).double()
@@ -125,6 +126,7 @@ def test_it_can_stand_in_for_the_prior():
     torch.testing.assert_close(z["log_prob"], q.log_prob(z["value"]))
 
 
+@pytest.mark.stochastic
 def test_a_flow_is_scored_at_foreign_values_and_has_no_closed_moments():
     model = VAE(X, Z, (5,))
     guide = IAF(model, Encoder(X, (Z,), ((7,),)), hidden=(8,))

@@ -1,6 +1,7 @@
 """Annealed chains against exact answers: E[w] = p(x), E[1/w'] = 1/p(x), stationarity, and mutants that each must fail."""
 
 import math
+import sys
 
 import numpy as np
 import pyro
@@ -19,6 +20,7 @@ from pyrarchy.inference.simulate import simulate
 from pyrarchy.inference.transitions import Transition
 from pyrarchy.zoo import PPCA, EightSchools, EightSchoolsNonCentred, FactorAnalysis, LinearStateSpace, SigmoidBelief
 
+ais_module = sys.modules["pyrarchy.inference.ais"]  # the function of this name hides it
 N = 13
 
 
@@ -52,6 +54,13 @@ def counts(x):
     with pyro.plate("data", len(x)):
         rate = pyro.sample("rate", dist.Gamma(2.0, 0.5))
         pyro.sample("x", dist.Poisson(rate), obs=x)
+
+
+def counts_of_two(x):
+    """Two positive rates in one site."""
+    with pyro.plate("data", len(x)):
+        rate = pyro.sample("rate", dist.Gamma(2.0, torch.tensor([0.5, 0.5])).to_event(1))
+        pyro.sample("x", dist.Poisson(rate).to_event(1), obs=x)
 
 
 def shares(x):
@@ -105,6 +114,8 @@ def cases():
     yield "bits", model, None, x, model.log_marginal(x)
     x = torch.arange(N).float()
     yield "positive", counts, None, x, log_counts(x)
+    x = torch.stack([x, x.flip(0)], -1)
+    yield "positive pair", counts_of_two, None, x, log_counts(x).sum(-1)
     x = torch.tensor([[6.0, 0, 0], [1, 2, 3], [0, 0, 6], [2, 2, 2]])
     yield "simplex", shares, None, x, log_shares(x)
     x = torch.linspace(-0.5, 3.0, N)
@@ -122,6 +133,7 @@ def mean_is_one(ratios):
     return (ratios.mean() - 1) / (ratios.std(ddof=1) / math.sqrt(ratios.size))
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("name", CASES)
 def test_the_mean_weight_is_p_of_x(name):
     model, guide, x, exact = CASES[name]
@@ -152,6 +164,7 @@ def test_one_temperature_is_importance_sampling_from_the_prior():
     assert still.step_size.shape == moved.step_size.shape == (8, N) and found.step_size.shape == (0, N)
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("schools", [EightSchoolsNonCentred, EightSchools], ids=["non-centred", "centred"])
 def test_eight_schools_is_one_datum(schools):
     """log Z by quadrature."""
@@ -162,6 +175,7 @@ def test_eight_schools_is_one_datum(schools):
     assert "lower bound" in found.table() and "acceptance" in found.table()
 
 
+@pytest.mark.stochastic
 def test_parts_of_the_data_change_nothing_beyond_monte_carlo_error():
     model, x = linear()
     whole = ais(model, None, x, num_chains=60, num_temperatures=6, leapfrog_steps=3)
@@ -208,6 +222,7 @@ def simulate_data(model, x):
     return simulate(model, (x,))
 
 
+@pytest.mark.stochastic
 def test_chains_that_start_in_the_posterior_stay_there():
     assert gaussian_p_value() > 1e-3
     assert counts_p_value() > 1e-3
@@ -222,6 +237,39 @@ def test_chains_that_start_in_the_posterior_stay_there():
     tables = tables[:, tables.sum(0) >= 20]
     # two samples from one distribution, correlated, so that the statistic is smaller than its law at most
     assert stats.chi2_contingency(tables).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("name", ["from a guide", "positive", "positive pair", "dependent support"])
+def test_the_force_is_the_gradient_of_the_density(name, beta):
+    """By central differences in one coordinate of each site: a wrong force keeps E[w] and costs acceptance alone."""
+    model, guide, x, _ = CASES[name]
+    with isolated(model, guide, seed=1), frozen(model, guide), pyro.validation_enabled(False):
+        path = Path(model, guide, (x,), {}, 1, 1)
+        state = path.start().state
+        _, force = transitions._gradient(path, state, beta)
+        for site, u in state.items():
+            ends = []
+            for step in (1e-2, -1e-2):
+                moved = u.clone()
+                moved.view(len(x), -1)[:, 0] += step
+                ends.append(path.point({**state, site: moved}).log_f(beta)[0])
+            slope = (ends[0] - ends[1]) / 2e-2
+            torch.testing.assert_close(force[site].reshape(len(x), -1)[:, 0], slope, rtol=2e-3, atol=2e-3)
+
+
+def test_bits_beside_numbers_are_flipped_and_numbers_beside_bits_moved():
+    x = torch.linspace(-3, 4, 200)
+    before = simulate_data(switched, x)
+    state = chains_of(before.values, switched, x, step=0.3, count=2)[1].state
+    assert (state["bit"] != before.values["bit"]).any() and (state["z"] != before.values["z"]).float().mean() > 0.5
+
+
+def test_step_sizes_lie_on_lines_between_the_levels_of_the_pilot():
+    levels, values = np.array([1, 3, 7]), torch.tensor([[0.0, 1.0], [2.0, 1.0], [10.0, 5.0]])
+    found = ais_module._interpolate(np.arange(1, 8), levels, values)
+    torch.testing.assert_close(found[:, 0], torch.tensor([0.0, 1, 2, 4, 6, 8, 10]))
+    torch.testing.assert_close(found[:, 1], torch.tensor([1.0, 1, 1, 2, 3, 4, 5]))
 
 
 MUTANTS = {
@@ -257,6 +305,7 @@ SANDWICHES = {name: rest for name, *rest in sandwiches()}
 EXACT = {shares: log_shares, switched: log_switched}
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("name", SANDWICHES)
 def test_bounds_bracket_the_exact_answer(name):
     model, x, guide = SANDWICHES[name]
@@ -274,7 +323,7 @@ def test_bounds_bracket_the_exact_answer(name):
     ]
     assert lower.mean() < 4.5 * lower.std() / 20 and upper.mean() > -4.5 * upper.std() / 20
     assert abs(mean_is_one(np.exp(lower))) < 4.5 and abs(mean_is_one(np.exp(-upper))) < 4.5
-    assert found.gap == pytest.approx((upper - lower).mean()) and found.gap < 0.5
+    assert found.gap == pytest.approx((upper - lower).mean()) and found.gap < 1
     assert "lower bound" in found.table() and "upper bound" in found.table()
 
 
@@ -288,6 +337,7 @@ class WithExact:
         return self.function(x)
 
 
+@pytest.mark.stochastic
 def test_the_gap_closes_with_more_temperatures_and_is_there_with_few():
     model, x = linear()
     with torch.no_grad():
@@ -332,6 +382,14 @@ def test_it_leaves_everything_as_it_was():
     assert torch.equal(before, torch.get_rng_state()) and model.training and not list(pyro.get_param_store())
     assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
     assert not model.loadings.requires_grad and all(p.grad is None for p in model.parameters())
+
+
+def test_the_acceptance_is_the_mean_over_a_temperatures_transitions():
+    model, x = linear()
+    one, three = (
+        ais(model, None, x, num_chains=200, num_temperatures=4, leapfrog_steps=2, transitions=t).accept for t in (1, 3)
+    )
+    assert (three > 0.3).all() and (three < 1).all() and three.mean() == pytest.approx(one.mean(), abs=0.1)
 
 
 def test_the_schedule():

@@ -16,12 +16,12 @@ from pyrarchy.zoo import PPCA
 @pytest.fixture
 def ppca():
     """PPCA (5 columns, 2 factors) with weights away from the start, its exact guide, and 7 rows."""
-    torch.manual_seed(1)
-    model = PPCA(5, 2)
-    with torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        model = PPCA(5, 2)
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
-    return model, Exact(model), torch.randn(7, 5) + 2
+        return model, Exact(model), torch.randn(7, 5) + 2
 
 
 def exact_mean(model, rows):
@@ -34,6 +34,7 @@ def test_encode_is_the_posterior_mean(ppca):
     np.testing.assert_allclose(encode(model, guide, rows)["z1"], exact_mean(model, rows), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.stochastic
 def test_draws_have_the_posterior_s_moments(ppca):
     """Mean within 4.5 standard errors, variance within 4.5 of its own (Gaussian: var of s^2 = 2 var^2 / S)."""
     model, guide, rows = ppca
@@ -45,6 +46,7 @@ def test_draws_have_the_posterior_s_moments(ppca):
     assert (np.abs(draws.var(0) - variance) < 4.5 * variance * np.sqrt(2 / num)).all()
 
 
+@pytest.mark.stochastic
 def test_reconstruct_is_linear_in_the_posterior_mean(ppca):
     """E[x | z] averaged over 100 draws is W E[z] + mean within the draws' standard error."""
     model, guide, rows = ppca
@@ -68,6 +70,7 @@ def test_reconstructed_draws_have_the_noise_on_top(ppca):
     assert (draws.var(0) > noise * (1 - 4.5 * np.sqrt(2 / 3000))).all()
 
 
+@pytest.mark.stochastic
 def test_samples_have_the_model_s_moments(ppca):
     """Mean and covariance W W' + s^2 I within 4.5 standard errors of Gaussian moments."""
     model, _, rows = ppca
@@ -137,6 +140,7 @@ def test_no_draws_are_refused(ppca, use):
         use(model, guide, rows, draws=0)
 
 
+@pytest.mark.stochastic
 def test_codes_of_a_hierarchy_are_the_means_of_its_draws():
     """Both layers of a ladder: the code, from 100 draws, against the average of 2,000 other draws."""
     model, guide = pyrarchy.get_pair("gaussian_tree")()
@@ -197,6 +201,7 @@ def test_global_latents_have_no_axis_for_data():
                                                           "y": (num, 8)}  # fmt: skip
 
 
+@pytest.mark.stochastic
 def test_prior_of_eight_schools_has_its_moments():
     """mu ~ N(0, 5): mean and variance within 4.5 standard errors; the median of tau ~ HalfCauchy(5) is 5."""
     args = tuple(torch.from_numpy(part) for part in pyrarchy.load_data("eight_schools").train)

@@ -87,6 +87,7 @@ def test_weights_are_set_where_no_draw_could_show_the_way():
     assert after == pytest.approx(LOG_Z, abs=1e-4)
 
 
+@pytest.mark.stochastic
 def test_the_stratified_bound_is_the_elbo():
     model, guide = exactly_placed(logit=0.4)
     with torch.no_grad():

@@ -111,6 +111,7 @@ def check_against_closed_form(make, alpha, k=30_000, subsample=None, d=0.3, v=0.
     assert bound.loss(model, guide, *args) == pytest.approx(-scaled.item(), rel=1e-12)
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("subsample", [None, [0, 3]], ids=["full", "subsampled"])
 @pytest.mark.parametrize(
     ("make", "alpha"),
@@ -120,6 +121,7 @@ def test_values_equal_closed_forms(make, alpha, subsample):
     check_against_closed_form(make, alpha, subsample=subsample)
 
 
+@pytest.mark.stochastic
 def test_the_gap_of_the_importance_weighted_bound_is_chi2_over_2k():
     rows, k, d, v = 3000, 200, 0.2, 0.7
     model, x = Model(), data(1).expand(rows, D)
@@ -133,6 +135,7 @@ def test_the_gap_of_the_importance_weighted_bound_is_chi2_over_2k():
     assert 4.5 * error < 0.2 * chi2 / (2 * k)
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("make", [ELBO, ImportanceWeighted, lambda k: Renyi(0.3, k), lambda k: Renyi(0.9, k)])
 def test_monotone_in_k_and_never_above_log_p(make):
     """Jensen: the bound on 24 particles is at least the mean of the bounds on its parts, sample by sample."""
@@ -157,6 +160,7 @@ def test_monotone_in_k_and_never_above_log_p(make):
     assert make(24).is_lower_bound
 
 
+@pytest.mark.stochastic
 def test_what_is_no_lower_bound_says_so_and_lies_above():
     rows, model = 800, Model()
     x = data(1).expand(rows, D)
@@ -205,6 +209,7 @@ class RandomMessenger(Off):
         return dist.Normal(self.x[self.trace.nodes["data"]["value"]] / 2 + 0.3, 0.7**0.5).to_event(1)
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("messenger", [False, True])
 @pytest.mark.parametrize(("make", "k"), [(ELBO, 1), (ELBO, 3), (ImportanceWeighted, 3), (lambda k: Renyi(0.5, k), 3)])
 def test_a_random_minibatch_has_the_full_bound_as_its_mean(make, k, messenger):

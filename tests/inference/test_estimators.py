@@ -172,6 +172,7 @@ UNBIASED = [
 ]
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("tied", TIED, ids=["free", "tied"])
 @pytest.mark.parametrize("estimator", ["plain", "dreg"])
 @pytest.mark.parametrize(("make", "args", "target"), UNBIASED, ids=[f"{m.__name__}{a}" for m, a, _ in UNBIASED])
@@ -181,6 +182,7 @@ def test_mean_is_the_true_gradient(make, args, target, estimator, tied):
     assert max(map(abs, off.values())) < SIGMAS, off
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("tied", TIED, ids=["free", "tied"])
 @pytest.mark.parametrize(
     ("bound", "target", "follows"),
@@ -210,6 +212,7 @@ def test_the_quadrature_has_converged():
             assert max(abs(coarse[k] - fine[k]) for k in fine) < 2e-4, bound  # standard errors are above 5e-4
 
 
+@pytest.mark.stochastic
 def test_piwae_gives_theta_the_tight_bound_and_phi_the_mean_of_the_loose_ones():
     """With K = 2 in each of two groups, against the other two bounds' own estimates."""
     found = estimates(PIWAE(2, 2, estimator="dreg"), False)
@@ -220,6 +223,7 @@ def test_piwae_gives_theta_the_tight_bound_and_phi_the_mean_of_the_loose_ones():
     assert abs(tight["u"].mean() - loose["u"].mean()) > SIGMAS * math.hypot(tight["u"].std(), loose["u"].std()) / 200
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("tied", TIED, ids=["free", "tied"])
 def test_sticking_the_landing_is_biased_for_two_particles(tied):
     off = deviations(estimates(ImportanceWeighted(2, estimator="stl"), tied), truth(L2, tied))
@@ -228,6 +232,7 @@ def test_sticking_the_landing_is_biased_for_two_particles(tied):
         assert max(abs(off[k]) for k in THETA) < SIGMAS
 
 
+@pytest.mark.stochastic
 def test_a_hook_at_each_latent_is_wrong_at_the_top():
     """Hooks that multiply by w at z1 and z2 meet the lower path twice; one weight on the whole path does not."""
     pyro.set_rng_seed(7)
@@ -264,6 +269,7 @@ class Unsquared(DReG):
         return v
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("mutant", [Squared, Unsquared])
 def test_mutants_of_dreg_are_caught(mutant):
     off = deviations(estimates(ImportanceWeighted(2, estimator=mutant()), False), truth(L2, False))

@@ -13,7 +13,7 @@ from torch import nn
 
 from pyrarchy.guides import Exact, Guide
 from pyrarchy.inference import evaluate
-from pyrarchy.inference.log_weights import effective_number, log_mean
+from pyrarchy.inference.log_weights import effective_number, error_over_data, log_mean
 from pyrarchy.zoo import EightSchools
 from pyrarchy.zoo.factor_analysis import FactorAnalysis
 
@@ -37,6 +37,7 @@ def pair(offset=0.0, widen=1.0):
     return model, Off(model), 1.5 * torch.randn(N, 5)
 
 
+@pytest.mark.stochastic
 def test_log_p_equals_the_exact_answer_within_its_error():
     model, guide, x = pair(0.1, 1.2)
     exact = model.log_marginal(x).detach().numpy()
@@ -64,6 +65,7 @@ def test_an_exact_guide_needs_one_sample_and_has_full_effect():
         np.testing.assert_allclose(graded.ess, k, rtol=1e-4)
 
 
+@pytest.mark.stochastic
 def test_an_overconfident_guide_is_flagged():
     model, guide, x = pair(0.0, 0.25)
     graded = evaluate(model, guide, x, num_samples=2000, rows_per_pass=10_000)
@@ -72,6 +74,7 @@ def test_an_overconfident_guide_is_flagged():
     assert graded.mean_log_p < model.log_marginal(x).mean().item() + 4.5 * graded.error_log_p
 
 
+@pytest.mark.stochastic
 def test_chunk_sizes_change_nothing_beyond_monte_carlo_error():
     model, guide, x = pair(0.1, 1.2)
     k = 600
@@ -117,6 +120,7 @@ class Reads(PyroModule):
             pyro.sample("z1", dist.Normal(loc + still * top, scale).to_event(1))
 
 
+@pytest.mark.stochastic
 def test_the_weights_own_error_is_what_another_seed_changes():
     model, guide, x = pair(0.3, 1.5)
     k = 60
@@ -132,6 +136,7 @@ def test_the_weights_own_error_is_what_another_seed_changes():
     assert math.isnan(evaluate(model, guide, x, num_samples=1).error_weights)
 
 
+@pytest.mark.stochastic
 def test_many_samples_hold_the_weights_of_few_data_at_a_time(monkeypatch):
     model, guide, x = pair(0.1, 1.2)
     whole, held = evaluate(model, guide, x, num_samples=500), []
@@ -151,6 +156,7 @@ def test_weights_of_zero():
     assert np.isnan(effective_number(log_w)[0]) and effective_number(log_w)[1] == 1.0
 
 
+@pytest.mark.stochastic
 def test_active_units_and_rates_by_construction():
     x = torch.randn(800, 2)
     x = (x - x.mean(0)) / x.std(0)
@@ -171,6 +177,7 @@ def test_active_units_and_rates_by_construction():
     assert figures["active_units"]["z1"] == [1, 3] and figures["num_data"] == 800
 
 
+@pytest.mark.stochastic
 def test_global_latents_are_one_datum():
     model = EightSchools()
     y, sigma = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]), torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])
@@ -214,6 +221,35 @@ def test_it_leaves_everything_as_it_was_and_freezes_what_depends_on_the_mode():
     assert torch.equal(before, torch.get_rng_state()) and guide.training and guide.net[1].training
     assert all(torch.equal(t, state[n]) for n, t in guide.state_dict().items())
     assert all(p.grad is None for p in guide.parameters()) and not list(pyro.get_param_store())
+
+
+def test_rates_weigh_all_data_alike_whatever_the_chunks():
+    """Where x does not depend on z the ELBO is log p(x) minus the rate, draw by draw; seven rows go as five and two."""
+
+    def deaf(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z1", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z1", dist.Normal(x.unsqueeze(-1), 0.5).to_event(1))
+
+    x = torch.tensor([0.1, -0.3, 0.2, 0.0, 0.4, 3.0, -4.0])
+    graded = evaluate(deaf, guide, x, num_samples=40, rows_per_pass=10)
+    log_p = dist.Normal(0.0, 1.0).log_prob(x).mean().item()
+    assert graded.rates["z1"] == pytest.approx(log_p - graded.mean_elbo, abs=1e-5)
+    kl = 0.5 * (x.square() + 0.25 - 1) - math.log(0.5)
+    assert graded.unit_rates["z1"] == pytest.approx([kl.mean().item()], abs=1e-5)
+    assert graded.variances["z1"] == pytest.approx(
+        [x.var().item()], rel=1e-5
+    )  # the means are known, so nothing is noise
+
+
+def test_the_error_of_a_mean_needs_two_data():
+    assert error_over_data(np.array([1.0, 3.0])) == pytest.approx(1.0)
+    assert error_over_data(np.array([1.0, 3.0, 8.0])) == pytest.approx((13 / 3) ** 0.5)
+    assert math.isnan(error_over_data(np.array([1.0])))
 
 
 def test_misuse_is_named():

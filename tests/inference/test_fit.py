@@ -11,7 +11,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import SVI
+from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
@@ -358,6 +358,51 @@ def test_the_gradient_is_clipped_by_its_global_norm():
     (whole, norm), (cut, shown) = step(free, None), step(clipped, 0.01)
     assert norm == shown == pytest.approx(whole.norm().item(), rel=1e-9) and norm > 0.1
     torch.testing.assert_close(cut, whole * 0.01 / norm, rtol=1e-4, atol=1e-12)
+
+
+def test_the_schedule_is_a_factor_on_the_first_rate_and_does_not_add_up():
+    model, guide = ladder()
+    record = fit(model, guide, X, optimizer=0.1, schedule=lambda t: (1.0, 0.5, 0.5, 0.25)[t], steps=4, seed=1)
+    assert record.learning_rates == pytest.approx([0.1, 0.05, 0.05, 0.025])
+
+
+def test_pyros_objective_with_a_single_parameter_counts_per_datum():
+    """Seven rows, one free number: the loss is the ELBO of the data over seven, and its gradient too."""
+    x = torch.linspace(-1, 2, 7)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z1", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        slope = pyro.param("slope", torch.tensor(0.5))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z1", dist.Normal(slope * x, 0.5**0.5))
+
+    record = fit(model, guide, (x,), objective=Trace_ELBO(), steps=1, optimizer=lambda p: torch.optim.SGD(p, 1e-3))
+    exact = -dist.Normal(0.0, 2**0.5).log_prob(x).mean().item()  # the guide is the posterior, so every draw says so
+    assert record.losses == pytest.approx([exact], rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", [ELBO(), Trace_ELBO()], ids=["ours", "pyro's"])
+def test_gradients_of_earlier_steps_are_gone(objective):
+    """A point mass leaves nothing to chance, and a rate of nothing leaves it in its place: each step has one gradient."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z1", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        slope = pyro.param("slope", torch.tensor(0.2))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z1", dist.Delta(slope * x))
+
+    x = torch.linspace(-1, 2, 7)
+    record = fit(model, guide, (x,), objective=objective, steps=4, optimizer=lambda p: torch.optim.SGD(p, 1e-20))
+    exact = (0.2 * x * x - 0.8 * x * x).mean().abs().item()  # d/ds of (s x)^2 / 2 + (x - s x)^2 / 2
+    assert record.grad_norms == pytest.approx([exact] * 4, rel=1e-5)
 
 
 def test_arguments_are_checked(tmp_path):

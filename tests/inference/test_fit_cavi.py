@@ -42,6 +42,7 @@ def states(model, x):
     return {f"sweep {n}": fit_cavi(model, x, steps=n, starts=1).q for n in (1, 2)} | {"start": model.start(x, seed=0)}
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("name", CASES)
 def test_sampled_elbo_is_the_closed_form(name):
     """For factors at the start, on the way and at the end, within 4.5 standard errors."""
@@ -55,6 +56,7 @@ def test_sampled_elbo_is_the_closed_form(name):
         assert error < 0.5, where
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("name", CASES)
 def test_trace_elbo_agrees_too(name):
     """Pyro's own ELBO, which takes global and local sites together."""
@@ -135,6 +137,7 @@ def test_a_wrong_update_that_climbs_is_caught_by_the_slope_at_the_end():
     assert slopes(model, ONE, record.q)["factors.rate_unconstrained"] > 0.1
 
 
+@pytest.mark.stochastic
 def test_a_wrong_bound_is_caught_by_the_sampled_elbo():
     model = WrongBound(3, 4, concentration=0.8, loc=1.0, scale=2.0)
     q = model.start(MANY)

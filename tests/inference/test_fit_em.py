@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,21 @@ def test_a_broken_m_step_is_flagged():
     with pytest.raises(LikelihoodFellError, match=r"BrokenStep: EM step 1 lowered"):
         exact_em(model, x)
     assert model.mean.dtype == torch.float32
+
+
+class Falling:
+    """A model whose maximum likelihood says that its second step fell."""
+
+    def statistics(self, data):
+        return data
+
+    def maximize_likelihood(self, statistics, **options):
+        return SimpleNamespace(trace=[-3.0, -2.0, -2.5], start_values=[-2.5], steps=2, converged=True, noise_floor=None)
+
+
+def test_the_step_that_fell_is_named():
+    with pytest.raises(LikelihoodFellError, match=r"Falling: EM step 2 lowered the log-likelihood from -2 to -2.5"):
+        fit_em(Falling(), None)
 
 
 class OnlyRows(torch.nn.Module):

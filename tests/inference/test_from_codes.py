@@ -22,6 +22,7 @@ def ppca():
     return model, np.arange(X) / X, (loadings @ loadings.T + torch.eye(X)).numpy()
 
 
+@pytest.mark.stochastic
 def test_the_chain_ends_in_the_model_s_own_marginal():
     """From a start far off, with the exact guide: mean and covariance of p(x). A guide deaf to x gets there in a step."""
     model, mean, covariance = ppca()
@@ -51,6 +52,7 @@ def test_a_narrow_guide_s_chain_ends_elsewhere():
     assert np.trace(np.cov(chain[-1].T)) < 0.9 * np.trace(covariance)
 
 
+@pytest.mark.stochastic
 def test_samples_from_the_average_have_the_codes_mean():
     """The prior's samples lie about the model's mean; those from codes of data at 4 about the data's reconstructions."""
     model, mean, _ = ppca()

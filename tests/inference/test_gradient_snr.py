@@ -48,6 +48,7 @@ def toy(dim=2, rows=32, offset=0.4):
     return model, ToyGuide(model, x.mean(0) / 2 + offset * torch.randn(dim, generator=generator)), x
 
 
+@pytest.mark.stochastic
 def test_moments_of_the_elbo_s_gradient_in_closed_form():
     """At K = 1: d/db = -(d/s) summed over rows, with variance N v (1/s)^2 ... of the reparameterised draw."""
     model, guide, x = toy()
@@ -63,13 +64,14 @@ def test_moments_of_the_elbo_s_gradient_in_closed_form():
     assert found.mean["model.mu"] == pytest.approx((loc - model.mu).sum(0).detach().numpy(), abs=4.5 * error)
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("family", [Ladder, IAF, BottomUp])
 def test_vectorised_draws_equal_a_loop(family):
     """Mean and variance over vmap's draws agree with autograd's, one by one, for shared modules and flows too."""
     pyro.set_rng_seed(1)
     model, x = MarkovHVAE(5, (3, 2), (6, 4)), torch.bernoulli(torch.full((3, 5), 0.5))
     guide = BottomUp(5, (3, 2), (6, 4)) if family is BottomUp else family(model, Encoder(5, (3, 2), (6, 4)))
-    bound, draws = ImportanceWeighted(3), 600
+    bound, draws = ImportanceWeighted(3), 300
     found = gradient_snr(model, guide, x, bound, draws=draws)
     name, weight = "model.priors.0.1.loc.weight", model.priors[0][1].loc.weight
     loop = []

@@ -73,6 +73,7 @@ def data(n=N):
     return torch.randn(n, D, generator=generator)
 
 
+@pytest.mark.stochastic
 def test_global_conjugate_model_is_exact():
     y = torch.linspace(-1, 3, N)
     idata = with_log_likelihood(global_model, global_guide, (y,), num_samples=4000)

@@ -70,7 +70,10 @@ def test_a_weighted_minibatch_stands_for_all_data():
             terms.layout = type("Layout", (), {"num_particles": 1, "batch": 7})
             found.append(bound.log_aggregate(terms, "z1")[0, 0].exp())
     found = torch.stack(found)
-    assert abs(found.mean().item() - all_rows) < 4.5 * found.std().item() / len(found) ** 0.5
+    error = found.std().item() / len(found) ** 0.5
+    assert (
+        abs(found.mean().item() - all_rows) < 4.5 * error + 1e-12 * all_rows
+    )  # the other rows may be too far to count
 
 
 def test_the_gradient_is_that_of_the_objective():

@@ -192,6 +192,7 @@ def gaps(makes, rows=6000, d=0.2, v=0.7):
     return [(g.mean().item(), g.std().item() / rows**0.5) for g in found], chi2
 
 
+@pytest.mark.stochastic
 def test_the_gap_is_chi2_over_2k_and_the_jackknife_removes_it():
     (tight, grouped, jack), chi2 = gaps([ImportanceWeighted(64), MIWAE(4, 16), Jackknife(64)])
     assert 64 * tight[0] == pytest.approx(chi2 / 2, rel=0.12)

@@ -22,6 +22,7 @@ def two_classes(distance):
     return -np.trapezoid(density * np.log(density), z) - 0.5 * math.log(2 * math.pi * math.e)
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("distance", [0.5, 1.5, 3.0])
 def test_two_gaussian_classes(distance):
     labels = rng().integers(2, size=N)
@@ -31,6 +32,7 @@ def test_two_gaussian_classes(distance):
     assert found.entropy == pytest.approx(math.log(2), abs=1e-3)
 
 
+@pytest.mark.stochastic
 def test_classes_of_unlike_variance_are_told_apart():
     """Equal means: what a linear classifier would miss. Three labels, one rarer."""
     scales, share = np.array([0.2, 1.0, 4.0]), np.array([0.5, 0.3, 0.2])
@@ -52,6 +54,7 @@ def test_a_code_of_noise_holds_nothing_and_a_perfect_one_everything():
     assert whole.nats == pytest.approx(math.log(7), abs=1e-3) and whole.entropy == pytest.approx(math.log(7), abs=1e-6)
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("rho", [0.3, 0.9])
 def test_a_correlated_number(rho):
     """Deciles of s against z, jointly Gaussian: I(bin; z) by quadrature, which lies below -log(1 - rho^2) / 2."""

@@ -81,6 +81,7 @@ def test_overdispersed_counts_are_flagged_and_poisson_counts_are_not():
     assert predictive_check(Counts(), counts_guide, wide, statistics=zeros).flagged == ["zeros"]
 
 
+@pytest.mark.stochastic
 def test_p_is_the_posterior_predictives():
     """P(max of 5 new counts > observed) by the negative binomial's own draws; ties count half."""
     y = torch.tensor([3.0, 5.0, 4.0, 9.0, 2.0])

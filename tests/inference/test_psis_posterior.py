@@ -83,6 +83,7 @@ def test_global_k_hat_leaves_the_generators_and_refuses_latents_per_datum():
         global_k_hat(model, guide_of(0.8), (Y,), num_samples=20)
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("share, shift", [(0.5, 0.0), (0.9, 0.7)])
 def test_resampled_draws_are_of_the_posterior(share, shift):
     """Within four standard errors, those of the summary, which know of the proposals; the guide's own draws are not."""
@@ -99,6 +100,7 @@ def test_resampled_draws_are_of_the_posterior(share, shift):
     assert max(off) > 20
 
 
+@pytest.mark.stochastic
 def test_standard_errors_know_of_the_proposals():
     """Over 20 seeds the mean scatters as the summary says, or less: systematic resampling adds less than the formula has."""
     tables = [summary(psis_posterior(model, guide_of(0.6), (Y,), 900, num_proposals=1000, seed=s)) for s in range(20)]
@@ -145,6 +147,7 @@ def test_a_narrow_guide_is_refused_with_the_reason():
         psis_posterior(model, guide_of(0.9), (Y,), 11, num_proposals=10)
 
 
+@pytest.mark.stochastic
 def test_each_datum_is_resampled_by_its_own_weights():
     x = torch.linspace(-2, 2, 10).reshape(5, 2)
     found = psis_posterior(local_model, local_guide, (x,), 3000)

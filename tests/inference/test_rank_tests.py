@@ -51,6 +51,7 @@ def test_bins_divide_the_ranks_and_hold_enough():
     assert rank_tests(levels, 100, rng())["chi-square"][1] > 1e-3
 
 
+@pytest.mark.stochastic
 def test_p_values_are_uniform_under_the_truth():
     """500 columns of right ranks: the share below .05 and .01 of each statistic is that, within 4 standard errors."""
     truth, draws = rng().normal(size=(300, 500)), rng(4).normal(size=(300, 19, 500))

@@ -138,6 +138,7 @@ CASES = [
 ]
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize(("estimator", "make", "args"), CASES, ids=[f"{e}-{m.__name__}" for e, m, _ in CASES])
 def test_discrete_sites_against_enumeration(estimator, make, args):
     bound = make(*args, estimator=estimator)
@@ -145,6 +146,7 @@ def test_discrete_sites_against_enumeration(estimator, make, args):
     assert max(map(abs, off.values())) < SIGMAS, off
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("kind", ["BN", "NB"])
 @pytest.mark.parametrize(
     "bound",
@@ -162,6 +164,7 @@ def test_mixed_sites_keep_the_path_of_the_continuous_one(kind, bound):
     assert max(map(abs, off.values())) < SIGMAS, off
 
 
+@pytest.mark.stochastic
 def test_wake_and_sleep_take_discrete_sites():
     """Wake: the limit of its target, the gradient of E_p(z|x) log q, is zero only at the posterior; here its K = 2 sum."""
     k, kind = 2, "BB"
@@ -210,6 +213,7 @@ class NoPath(Score):
         return (direct + self.advantage(bound, log_w) * rough).sum(0)
 
 
+@pytest.mark.stochastic
 def test_the_baseline_lowers_the_variance_and_keeps_the_mean():
     bare = estimates(ImportanceWeighted(3, estimator=NoBaseline()), "BB")
     vimco = estimates(ImportanceWeighted(3, estimator="vimco"), "BB")
@@ -218,6 +222,7 @@ def test_the_baseline_lowers_the_variance_and_keeps_the_mean():
     assert all(vimco[n].std() < 0.7 * bare[n].std() for n in PHI)
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("handler", [Temper, Anneal])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_score_follows_the_tempered_elbo(kind, handler):
@@ -230,6 +235,7 @@ def test_the_score_follows_the_tempered_elbo(kind, handler):
     assert max(map(abs, deviations(found, truth(bound, kind, 3)).values())) > 2 * SIGMAS
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("mutant", [OwnBaseline, NoPath])
 def test_mutants_are_caught(mutant):
     bound = ImportanceWeighted(2, estimator=mutant())

@@ -39,6 +39,7 @@ def line(centre, width, prior=1.0):
     return model, guide
 
 
+@pytest.mark.stochastic
 def test_ppca_at_the_maximum_spends_half_the_log_determinant():
     """The average KL is -1/2 ln |C| exactly; the draws give it within their error, and the two parts add up to it."""
     model, guide, x = ppca()
@@ -52,6 +53,7 @@ def test_ppca_at_the_maximum_spends_half_the_log_determinant():
     assert found.average_kl == pytest.approx(evaluate(model, guide, x, num_samples=200).rates["z1"], abs=0.05)
 
 
+@pytest.mark.stochastic
 def test_many_gaussian_data_have_the_channel_s_information_and_a_gaussian_marginal():
     """As N grows, q(z) -> N(0, v) with v = c^2 + w^2: I = 1/2 ln(v / w^2), KL(q(z) || p(z)) that of two Gaussians."""
     centre, width, prior = 1.5, 0.6, 2.0
@@ -64,6 +66,7 @@ def test_many_gaussian_data_have_the_channel_s_information_and_a_gaussian_margin
     assert max(found.errors) < 0.01 and not found.near_cap and "is near" not in found.table()
 
 
+@pytest.mark.stochastic
 def test_two_far_codes_say_which_and_nothing_more():
     x = torch.tensor([[-1.0], [1.0]])
     found = surgery(*line(1.0, 0.01), x, num_samples=500)
@@ -73,6 +76,7 @@ def test_two_far_codes_say_which_and_nothing_more():
     assert "near ln N" in found.table() and found.figures()["cap"] == found.cap
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize(("centre", "width", "marginal"), [(0.0, 1.0, 0.0), (0.0, 0.5, 0.318147)])
 def test_a_layer_that_ignores_the_data_has_no_information(centre, width, marginal):
     """Collapsed onto the prior all three are zero; onto something else all of the KL is the marginal's."""
@@ -88,6 +92,19 @@ def test_errors_are_those_of_the_draws():
     spread = torch.tensor([[r.average_kl, r.information, r.marginal_kl] for r in runs]).std(0)
     # the standard deviation of 50 draws is known to 10 %, and so, nearly, is an error from 3 draws for each of 250 data
     torch.testing.assert_close(spread, torch.tensor(runs[0].errors), rtol=0.45, atol=0)
+
+
+@pytest.mark.stochastic
+def test_every_row_counts_once_in_parts_of_any_size():
+    """One row far from the others, the first or the last: the average KL is the mean over all of them."""
+    model, guide = line(1.0, 0.5)
+    for far in (0, 4):
+        x = torch.zeros(5, 1, dtype=torch.float64)
+        x[far] = 8.0
+        exact = (0.5 * (x.square() + 0.25 - 1) - math.log(0.5)).mean().item()
+        for rows in (1, 60, 10_000):  # fewer than the draws of one row, two rows, all at once
+            found = surgery(model, guide, x, num_samples=30, rows_per_pass=rows)
+            assert found.average_kl == pytest.approx(exact, abs=4.5 * found.errors[0]) and found.errors[0] < 0.4
 
 
 def test_flows_are_cut_too():

@@ -7,7 +7,7 @@ import torch
 
 from pyrarchy.guides import Exact, Guide
 from pyrarchy.inference import bayes_loop, nearest_truth, tarp
-from pyrarchy.inference.tarp import previous_truth
+from pyrarchy.inference.tarp import Coverage, previous_truth
 from pyrarchy.zoo import PPCA, GaussianTree
 
 REFERENCES = [previous_truth, nearest_truth]
@@ -56,6 +56,7 @@ def test_exact_posteriors_pass_and_cover(references):
         assert (np.abs(found.coverage(levels) - levels) < 4 * (levels * (1 - levels) / 999) ** 0.5).all()
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("references", REFERENCES)
 def test_no_reference_makes_alarms_beyond_their_rate(references):
     """60 reseeds of 200 data sets at 5 %: no more alarms than 3 expected, with 4 standard errors."""
@@ -89,6 +90,12 @@ def test_the_prior_passes_unless_the_reference_saw_the_data():
     assert {flag.statistic for flag in tarp(loop, references=nearest_truth).flagged} >= {"rank mean", "KS"}
 
 
+def test_coverage_is_the_share_of_middles_of_ranks_below():
+    """Ranks 0, 4 and 9 of nine draws stand at .05, .45 and .95."""
+    found = Coverage(np.array([0, 4, 9]), 9, {}, 1e-3).coverage([0.04, 0.06, 0.44, 0.46, 0.94, 0.96])
+    np.testing.assert_allclose(3 * found, [0, 1, 1, 2, 2, 3])
+
+
 def test_ranks_are_distances_counted():
     loop = loop_of(Exact(model()), num=50)
     scale = (np.quantile(loop.truth[:, :2], 0.841345, 0) - np.quantile(loop.truth[:, :2], 0.158655, 0)) / 2
@@ -101,6 +108,8 @@ def test_ranks_are_distances_counted():
 def test_nearest_is_the_nearest_of_the_earlier():
     data = np.array([[0.0], [10.0], [1.0], [9.0], [0.4]])
     np.testing.assert_array_equal(nearest_truth(np.arange(5.0)[:, None], data), [[0], [0], [1], [0]])
+    beside = np.column_stack([data, 0.001 * np.array([0.0, 1.0, 9.0, 8.0, 10.0])])  # a column counts whatever its unit
+    np.testing.assert_array_equal(nearest_truth(np.arange(5.0)[:, None], beside), [[0], [0], [1], [2]])
 
 
 def test_references_of_another_shape_are_refused():

@@ -63,6 +63,7 @@ def test_the_kalman_answer_is_reached_by_importance_weights_and_by_the_exact_gui
     torch.testing.assert_close(log_w, exact.expand(3, B), rtol=0, atol=1e-9)
 
 
+@pytest.mark.stochastic
 def test_one_step_by_quadrature():
     """T = 2, K = 1, curved: log p(x) over a grid of z1 and z2, against importance weights."""
     with torch.random.fork_rng():

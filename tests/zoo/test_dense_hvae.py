@@ -76,8 +76,9 @@ class LinearGaussian(DenseHVAE):
 
 
 def linear_model(z_dims=Z, hidden=H):
-    pyro.set_rng_seed(3)
-    model = LinearGaussian(X, z_dims, hidden).double()
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = LinearGaussian(X, z_dims, hidden).double()
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(1.3)
@@ -130,6 +131,7 @@ def test_every_weight_is_the_dense_marginal_where_the_guide_is_the_posterior(k):
     torch.testing.assert_close(terms.log_w, model.log_marginal(x).expand(k, B), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.stochastic
 def test_importance_samples_of_a_wider_guide_give_the_marginal():
     model, x, k = linear_model(), data(), 20_000
     exact = posterior(model, x)
@@ -161,6 +163,7 @@ def cut_above(q, sizes):
     return MultivariateNormal(q.loc, root @ noise @ root.mT)
 
 
+@pytest.mark.stochastic
 def test_the_gaps_of_other_guides_are_their_divergences():
     """Mean-field, and a guide that is given one layer above: log p(x) - ELBO is the closed-form KL."""
     model, x, k = linear_model(), data(), 40_000

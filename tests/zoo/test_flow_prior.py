@@ -56,6 +56,7 @@ def test_samples_are_scored_as_foreign_values_are():
     assert back.isfinite().all() and (eps.abs() < 6).all()
 
 
+@pytest.mark.stochastic
 def test_samples_have_the_density():
     """E_p[r(z) / p(z)] = 1 for a normalised r: sampling and scoring are of one distribution."""
     prior = stirred(steps=2)
@@ -79,6 +80,10 @@ def test_in_a_vae_every_parameter_is_trained():
     torch.testing.assert_close(terms.log_p["z1"], model.top(x).log_prob(terms.values["z1"].clone()))
     terms.log_w.sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in (*model.parameters(), *guide.parameters()))
+
+
+def test_one_step_is_a_flow_too():
+    assert len(stirred(steps=1).steps) == 1
 
 
 def test_refusals():

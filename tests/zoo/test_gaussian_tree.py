@@ -72,6 +72,7 @@ def test_the_best_diagonal_guides_miss_by_the_reference_gaps():
     assert float(gap) == pytest.approx(1.004215, abs=1e-5)
 
 
+@pytest.mark.stochastic
 def test_runs_as_a_pyro_model_with_particles_on_the_left():
     x = torch.zeros(4, D)
     model = GaussianTree(D, a=A, z1_scale=T, x_scale=S)

@@ -151,6 +151,7 @@ def test_what_is_no_lattice_is_refused():
         log_sublattice(16, 1.0)
 
 
+@pytest.mark.stochastic
 def test_the_exact_samples_have_the_exact_moments():
     data = pyrarchy.load_data("ising4")
     spins = 2.0 * np.concatenate([data.train, data.test]).reshape(-1, 4, 4) - 1

@@ -84,6 +84,7 @@ def test_the_exact_guide_has_equal_weights(k):
     torch.testing.assert_close(terms.log_w, model.log_marginal(x).expand(k, B), rtol=0, atol=1e-9)
 
 
+@pytest.mark.stochastic
 def test_draws_of_the_exact_guide_have_the_smoothers_moments():
     model, x, num = chain(), data(), 20_000
     values = ELBO(num).terms(model, Exact(model), x).values
@@ -164,6 +165,7 @@ def precision_of_levels(model, steps):
     return step.mT @ torch.diag(weights) @ step + torch.eye(steps, dtype=torch.float64) / noise**2
 
 
+@pytest.mark.stochastic
 def test_gap_of_the_best_mean_field_guide_on_the_nile():
     """KL(q || p) at its optimum is (sum log diag - log det) / 2 of the posterior's precision: the guide shows it."""
     model, x = nile()

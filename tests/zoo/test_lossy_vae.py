@@ -67,6 +67,7 @@ def test_without_a_window_it_is_the_vae():
     torch.testing.assert_close(m.decode(z).mean, vae.decoder(z).mean)
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("field", [0, 1])
 def test_samples_have_the_densitys_frequencies(field):
     """Chi-squared over the 16 images of 2 x 2 pixels, and the mean's own average."""

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pyro import poutine
 from scipy import integrate, optimize
 
 import pyrarchy
@@ -83,6 +84,14 @@ def test_two_latents_come_close_to_the_entropy(bits, seed):
         log_w = ELBO(50_000).terms(model, guide, x).log_w
     loss, error = -log_w.mean().item(), log_w.std().item() / log_w.numel() ** 0.5
     assert math.log(2) - 4 * error < loss < 0.76
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_rows_are_data_and_columns_bits(layers):
+    model, x = OneBit(3, layers), torch.ones(5, 3)
+    sites = poutine.trace(model).get_trace(x).nodes
+    assert sites["data"]["value"].shape == (5,) and sites["z1"]["value"].shape == (5, 1)
+    assert sites["x"]["fn"].batch_shape == (5,) and sites["x"]["fn"].event_shape == (3,)
 
 
 def test_what_is_refused():

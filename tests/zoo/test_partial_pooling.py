@@ -61,6 +61,7 @@ def exact(size=121, inner=161, hits=None, trials=None, reach=(-3.0, 0.8)):
     }
 
 
+@pytest.mark.stochastic
 def test_quadrature_agrees_with_a_coarser_grid_and_with_sampling_from_the_prior():
     fine, coarse = exact(), exact(81, 121)
     assert fine["log_z"] == pytest.approx(coarse["log_z"], abs=1e-5)

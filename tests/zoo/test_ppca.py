@@ -83,6 +83,15 @@ def test_module_equals_the_dense_answers_and_its_m_step_the_one_on_statistics():
     assert model.scale.item() ** 2 == pytest.approx(new_sigma2, rel=1e-9)
 
 
+def test_the_noise_of_an_m_step_has_a_floor():
+    """Data of one dimension leave no noise: it ends at the floor times the least variance of a column."""
+    x = torch.linspace(-1, 1, 21, dtype=torch.float64)[:, None] * torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64)
+    model = PPCA(3, 1, noise_floor=0.01).double()
+    for _ in range(300):
+        model.maximize(x, model.posterior(x))
+    assert model.scale.item() ** 2 == pytest.approx(0.01 * x.var(0, correction=0).min().item(), rel=1e-6)
+
+
 def test_maximize_likelihood_is_the_closed_form_at_the_principal_axes():
     x = wine()
     model = PPCA(13, 3).double()
@@ -90,7 +99,7 @@ def test_maximize_likelihood_is_the_closed_form_at_the_principal_axes():
     assert model.log_marginal(torch.tensor(x)).mean().item() == pytest.approx(fit.log_likelihood, abs=1e-10)
     gram = (model.loadings.mT @ model.loadings).detach()
     assert float((gram - gram.diagonal().diag()).abs().max()) < 1e-10  # so the best diagonal guide has no gap
-    assert fit.converged and fit.start_kinds == ("closed form",)
+    assert fit.converged and fit.start_kinds == ("closed form",) and fit.steps == 0 and fit.noise_floor == 0.0
 
 
 def test_data_in_a_subspace_are_refused():

@@ -48,6 +48,7 @@ def test_joint_density(name):
     np.testing.assert_allclose(trace.nodes["x"]["log_prob"].detach(), noise, rtol=1e-6)
 
 
+@pytest.mark.stochastic
 def test_one_laplace_code_in_closed_form():
     """Importance samples reach the normal-Laplace density along the atom, Gaussian across it."""
     model = SparseLinear(3, 1, noise=FixedScale(0.8)).double()

@@ -38,6 +38,7 @@ def test_densities_by_hand(lead):
     torch.testing.assert_close(scored(model, real, z, lead)["x"], q.log_prob(real))
 
 
+@pytest.mark.stochastic
 def test_a_fresh_model_draws_bits_at_their_training_means():
     mean = torch.linspace(0.05, 0.9, X)
     model = VAE(X, z_dim=Z, hidden=(6,), x_mean=mean)

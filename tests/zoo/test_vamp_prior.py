@@ -84,6 +84,7 @@ def gradients(estimator, repeats, copies):
     return rows.mean(0), rows.std(0) / repeats**0.5
 
 
+@pytest.mark.stochastic
 @pytest.mark.parametrize("estimator", ["stl", "dreg"])
 def test_estimators_agree_on_an_encoder_in_two_roles(estimator):
     plain, error = gradients(None, 60, 500)

@@ -62,6 +62,7 @@ def exact(size=(41, 61), rows=None):
     return out
 
 
+@pytest.mark.stochastic
 def test_quadrature_agrees_with_a_coarser_grid_and_with_the_dense_marginal():
     assert exact()["log_z"] == pytest.approx(exact((21, 31))["log_z"], abs=2e-3)
     assert exact()["alpha"][0] == pytest.approx(exact((21, 31))["alpha"][0], abs=1e-3)
@@ -78,6 +79,7 @@ def test_quadrature_agrees_with_a_coarser_grid_and_with_the_dense_marginal():
     assert math.exp(exact((81, 81), rows=6)["log_z"]) == pytest.approx(by_hand, abs=4 * error)
 
 
+@pytest.mark.stochastic
 def test_log_joint_is_the_one_written_by_hand():
     y, x, group, u = DATA
     epsilon = torch.linspace(-2, 2, J)
