@@ -55,8 +55,8 @@ class Batches:
             if start == 0:
                 yield self._use(self.tensors)
             return
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
-        order = torch.randperm(self.num_rows, generator=generator)
+        generator = torch.Generator("cpu").manual_seed((self.seed * 1_000_003 + number) % 2**63)
+        order = torch.randperm(self.num_rows, generator=generator, device="cpu")  # where the generator is
         for first in range(start * self.batch_size, self.num_rows, self.batch_size):
             rows = order[first : first + self.batch_size]
             yield self._use(tuple(t[rows.to(t.device)] for t in self.tensors))

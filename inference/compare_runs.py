@@ -6,6 +6,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -166,6 +167,10 @@ def in_parallel(work, jobs, processes):
                 failed.append((*running[future], error))
                 continue
             yield *running[future], outcome
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():  # each has its checkpoint, from which the same command goes on
+            worker.terminate()
+        raise
     finally:
         executor.shutdown(cancel_futures=True)
     _raise(failed)
@@ -185,6 +190,7 @@ _work = None  # in a worker process alone: what it was started with
 def _start(work):
     global _work
     _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -218,6 +218,8 @@ class Loop:
         for curve, values in state["record"].items():
             setattr(self.record, curve, values.tolist())
         self.record.step = state["step"]
+        if self.temper is not None and self.record.step:  # a run that was over takes no step that would set it
+            self.temper.set_step(self.record.step - 1)
         self.record.remarks += [remark] if remark else []
         self.epoch, self.consumed = state["place"]["epoch"], state["place"]["consumed"]
         self.epoch_rng = state["epoch_rng"]

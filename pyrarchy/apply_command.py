@@ -9,15 +9,13 @@ from .binarize import LIKELIHOODS, binarization, support_of
 from .datasets import Dataset, load_data
 from .faults import DataError
 from .files import read_table
+from .placement import default_dtype
 from .run_config import pair_of, read_config
 from .run_folder import load, read_example, select_rows
 
 
 def run_apply(args):
     """Carry out the command and write the arrays; returns 0."""
-    from .fit_command import to_tensors
-    from .inference import apply
-
     out = Path(args.out)
     if out.suffix not in (".npz", ".npy"):
         raise ValueError(f"--out {out}: give a .npz (all sites) or .npy (one site) file")
@@ -26,6 +24,18 @@ def run_apply(args):
     if args.command == "sample" and args.num and args.draws:
         raise ValueError("--num and --draws both say how many samples; give one of them")
     model, guide = load(args.run_folder)
+    with default_dtype(read_config(args.run_folder)["dtype"]):
+        arrays, main = compute(args, model, guide)
+    save_arrays(out, arrays, main)
+    print("\n".join(f"{name} {array.shape}" for name, array in arrays.items()))
+    return 0
+
+
+def compute(args, model, guide):
+    """The arrays that a command is about: site -> array, and which of them a .npy file takes."""
+    from .fit_command import to_tensors
+    from .inference import apply
+
     if args.command == "sample":
         example = rows_of(args.run_folder, args.data) if args.data else read_example(args.run_folder).train
         rows = to_tensors(example if isinstance(example, tuple) else (example,))
@@ -33,12 +43,10 @@ def run_apply(args):
         main = list(arrays)[-1]
     else:
         rows = rows_of(args.run_folder, args.data)
-        compute = apply.encode if args.command == "encode" else apply.reconstruct
-        arrays = compute(model, guide, to_tensors(rows), draws=args.draws, seed=args.seed)
+        transform = apply.encode if args.command == "encode" else apply.reconstruct
+        arrays = transform(model, guide, to_tensors(rows), draws=args.draws, seed=args.seed)
         main = sorted(arrays)[0]
-    save_arrays(out, arrays, main)
-    print("\n".join(f"{name} {array.shape}" for name, array in arrays.items()))
-    return 0
+    return arrays, main
 
 
 def rows_of(run, name):

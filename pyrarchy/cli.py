@@ -87,8 +87,8 @@ def _nuts(args):
 
 
 def _report(args):
-    from .fit_command import run_report
     from .registry import get_pair
+    from .report_command import run_report
 
     if args.pair:
         get_pair(args.pair)  # imports its module

@@ -8,18 +8,26 @@ from pathlib import Path
 from .binarize import binarization
 from .fit_command import cosine, to_tensors
 from .fit_plan import data_for, training_plan
+from .folder_lock import folder_lock
 from .objectives import make_objective
 from .registry import get_pair
+from .run_begin import data_sha256
 from .run_config import plain
 from .run_folder import prepare, warm_up, write_config
 
 
 def run_compare(args):
     """Carry out ``pyrarchy compare``; prints the table and returns the exit code."""
+    configs, data = plan(args)
+    with folder_lock(Path(args.out)):
+        return train_and_tabulate(args, configs, data)
+
+
+def train_and_tabulate(args, configs, data):
+    """Train what is to be compared in folders below ``--out``, and write and print the table; returns the exit code."""
     from .inference.compare import compare
     from .inference.compare_runs import run_folder
 
-    configs, data = plan(args)
     first, out = next(iter(configs.values())), Path(args.out)
     dynamic = first["binarize"] == "dynamic"
     fixed = binarization("fixed" if dynamic else first["binarize"]).prepare(data)
@@ -93,6 +101,8 @@ def plan(args):
             "options": options,
             "data": args.data or pair.data,
             "rows": whole.num_train,
+            "data_sha256": data_sha256(whole),
+            "missing": "refuse",
             "support": whole.support,
             "binarize": binarize,
             "image_shape": whole.image_shape,
@@ -100,6 +110,8 @@ def plan(args):
             "columns": columns,
             **chosen,
             "samples": args.samples,
+            "device": "cpu",
+            "dtype": "float32",
         }
         used = data
     return configs, used

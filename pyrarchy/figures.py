@@ -121,7 +121,7 @@ def traverse(model, example, codes, name, units):
     grid = np.repeat(centre[None], len(units) * len(steps), 0).reshape(len(units), len(steps), -1)
     for i, unit in enumerate(units):
         grid[i, :, unit] = codes[name][:, unit].mean() + steps * max(spread[unit], 1e-3)
-    flat = grid.reshape(-1, grid.shape[-1]).astype(np.float32)
+    flat = grid.reshape(-1, grid.shape[-1]).astype(centre.dtype)
     values = {name: torch.from_numpy(flat)}
     for site in above:
         values[site] = torch.from_numpy(np.repeat(codes[site][:1], len(flat), 0))
@@ -136,11 +136,12 @@ def interpolate(model, example, codes, ends):
 
     from .inference.apply import decode
 
-    share = np.linspace(0.0, 1.0, TRAVERSAL_STEPS, dtype=np.float32)[:, None]
+    share = np.linspace(0.0, 1.0, TRAVERSAL_STEPS)[:, None]
     values = {}
     for name, code in codes.items():
         flat = code.reshape(len(code), -1)
-        lines = [(1 - share) * flat[a] + share * flat[b] for a, b in ends]
+        steps = share.astype(flat.dtype)
+        lines = [(1 - steps) * flat[a] + steps * flat[b] for a, b in ends]
         values[name] = torch.from_numpy(np.concatenate(lines).reshape(-1, *code.shape[1:]))
     out = decode(model, (example,), values)
     return {site: image.reshape(len(ends), TRAVERSAL_STEPS, -1) for site, image in out.items()}

@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from .binarize import binarization
-from .datasets import load_data
 from .faults import DataError
 from .fit_plan import data_for, training_plan
 from .folder_lock import folder_lock
 from .objectives import make_objective
+from .placement import default_dtype, find_device, in_default_dtype, on_device, to_device
 from .registry import get_pair
 from .run_begin import check_folder, clear, data_sha256, sweep
-from .run_config import pair_of, plain, read_config
-from .run_folder import load, prepare, read_curve, select_rows, warm_up, write_config
+from .run_folder import prepare, warm_up, write_config
 from .stop_request import StopRequest
 
 GLOBAL_SAMPLES = 10_000
@@ -44,6 +43,8 @@ def run_fit(args):
         **plan,
         "seed": args.seed,
         "samples": args.samples,
+        "device": args.device,
+        "dtype": args.dtype,
     }
     out = Path(args.out or f"runs/{args.pair.replace(':', '.')}")
     fit = Fit(pair, data, config, out, resume=args.resume, threads=args.threads, quiet=args.quiet, stop=args.stop)
@@ -53,11 +54,12 @@ def run_fit(args):
         begun = (out / "config.json").exists()
         if args.resume and not begun:
             fit.say(f"nothing to resume in {out}: a new run begins")
-        fit.build()  # what cannot be built leaves no folder behind
-        if not (begun and args.resume):
-            clear(out)
-            write_config(out, config, used)
-        return fit.run()
+        with fit.precision():
+            fit.build()  # what cannot be built leaves no folder behind
+            if not (begun and args.resume):
+                clear(out)
+                write_config(out, config, used)
+            return fit.run()
 
 
 class Fit:
@@ -80,15 +82,21 @@ class Fit:
         """Whether to show bars: for someone who watches, not in a log."""
         return not self.quiet and sys.stderr.isatty()
 
+    def precision(self):
+        """What everything about the run is computed in."""
+        return default_dtype(self.config["dtype"])
+
     def build(self):
-        """Build model and guide."""
+        """Build model and guide, where they can be trained as asked."""
         import torch
 
+        self.device = find_device(self.config["device"])
         if self.threads:
             torch.set_num_threads(self.threads)
         if self.config["method"] == "svi":
             self.objective = make_objective(self.config["objective"], self.config["estimator"])
-        self.model, self.guide = self.pair(self.data, seed=self.config["seed"], **self.config["options"])
+        pair = self.pair(self.data, seed=self.config["seed"], **self.config["options"])
+        self.model, self.guide = in_default_dtype(*pair)
 
     def run(self):
         """Train, then evaluate, draw and report. Returns 0."""
@@ -137,9 +145,10 @@ class Fit:
 
         plan = self.config
         draw = binarization(plan["binarize"]).draw if plan["binarize"] == "dynamic" else None
-        batches = Batches(train, plan["batch_size"], seed=plan["seed"], transform=draw)
+        batches = Batches(to_device(train, self.device), plan["batch_size"], seed=plan["seed"], transform=draw)
         total = plan["steps"] if plan["steps"] is not None else plan["epochs"] * len(batches)
-        with self.stop.stepping(f"{self.out} holds every step taken: continue with --resume"):
+        go_on = f"{self.out} holds every step taken: continue with --resume"
+        with on_device(self.device, self.model, self.guide), self.stop.stepping(go_on):
             record = fit(
                 self.model,
                 self.guide,
@@ -155,6 +164,7 @@ class Fit:
                 resume=self.resume,
                 progress=self.progress,
             )
+        batches = Batches(train, plan["batch_size"], seed=plan["seed"], transform=draw)
         if reestimate_statistics(self.model, self.guide, batches, seed=plan["seed"]):
             save_modules(self.model, self.guide, self.out / "checkpoint.npz")
         bound = "" if record.is_lower_bound else " (not a lower bound)"
@@ -215,34 +225,15 @@ class Fit:
 
 
 def to_tensors(part):
-    """A data set's rows as a tensor, or a tuple of them."""
+    """A data set's rows as a tensor, or a tuple of them; numbers in torch's default precision."""
     import torch
 
     if isinstance(part, tuple):
         return tuple(to_tensors(p) for p in part)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # a mapped file; nobody writes
-        return torch.from_numpy(np.ascontiguousarray(part))
-
-
-def run_report(folder, **depth):
-    """Carry out ``pyrarchy report``: evaluate a finished run again and rewrite its figures and report.
-
-    :param depth: ``quick``, to leave the long diagnostics out as ``fit`` does, and ``seconds`` for each of them.
-    """
-    folder = Path(folder)
-    config = read_config(folder)  # before the lock, which would make the folder
-    with folder_lock(folder):
-        sweep(folder)
-        pair = pair_of(config)
-        data = load_data(config["data"], missing=config["missing"])
-        select_rows(folder, data)
-        fit = Fit(pair, data, config, folder)
-        if plain(fit.columns) != config["columns"] or data_sha256(data) != config["data_sha256"]:
-            raise DataError(
-                f"{config['data']}: is not what the run {folder} was fitted to any more; put that file back"
-            )
-        return fit.finish(*load(folder), read_curve(folder), **depth)
+        rows = torch.from_numpy(np.ascontiguousarray(part))
+    return rows.to(torch.get_default_dtype()) if rows.is_floating_point() else rows
 
 
 def cosine(share, end):

@@ -39,6 +39,7 @@ def training_plan(pair, args):
     if pair.training.method != "svi":
         words = ("objective", "estimator", "epochs", "steps", "batch_size", "lr", "warm_up")
         given = ["--" + word.replace("_", "-") for word in words if getattr(args, word) is not None]
+        given += ["--device"] if getattr(args, "device", "cpu") != "cpu" else []
         if given:
             how = {"em": "exact EM", "cavi": "coordinate ascent"}[pair.training.method]
             raise ValueError(f"pair {pair.name} is fitted by {how}, to convergence; leave {', '.join(given)} away")

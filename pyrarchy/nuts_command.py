@@ -6,6 +6,7 @@ from pathlib import Path
 from .faults import RunError
 from .fit_command import to_tensors
 from .fit_plan import data_for
+from .folder_lock import folder_lock
 from .registry import get_pair
 from .run_config import read_config, write_json
 from .run_folder import load, prepare
@@ -15,14 +16,25 @@ INTERVAL = 0.9
 
 def run_nuts_command(args):
     """Carry out ``pyrarchy nuts``; prints the summary and returns the exit code."""
+    get_pair(args.pair)  # a name that is none makes no folder
+    out = Path(args.out or f"runs/nuts_{args.pair.replace(':', '.')}")
+    with folder_lock(out):
+        for name, what in (
+            ("nuts.json", "NUTS draws already"),
+            ("config.json", "a fit, whose draws it would replace"),
+        ):
+            if (out / name).exists():
+                raise RunError(f"{out}: holds {what}; choose another --out")
+        return sample_into(out, args)
+
+
+def sample_into(out, args):
+    """Sample, and write the draws and their figures into a folder; returns the exit code."""
     from .inference import groups, summary
     from .inference.atomic import write_atomically
     from .inference.mcmc import mcmc_inference_data, run_nuts
     from .plots import png
 
-    out = Path(args.out or f"runs/nuts_{args.pair.replace(':', '.')}")
-    if (out / "nuts.json").exists():
-        raise RunError(f"{out}: holds NUTS draws already; choose another --out")
     guide = guide_summary(args.against) if args.against else None
     model, rows, coords, sites = model_and_data(args)
     if guide is not None and not sites & {label.split("[")[0] for label in guide.index}:
@@ -38,7 +50,6 @@ def run_nuts_command(args):
     )
     idata = mcmc_inference_data(model, rows, result, coords=coords)
     table = summary(idata, prob=INTERVAL)
-    out.mkdir(parents=True, exist_ok=True)
     groups.save(idata, out / "posterior.nc")
     figure = forest(table, guide, Path(args.against).name if args.against else None)
     write_atomically(out / "forest.png", png(figure))

@@ -105,6 +105,10 @@ def _add_fit(command, handlers):
     existing.add_argument("--resume", action="store_true", help="continue the run in --out")
     existing.add_argument("--overwrite", action="store_true", help="begin anew in --out, in place of the run there")
     sub.add_argument("--threads", type=_positive, help="torch's threads")
+    sub.add_argument("--device", default="cpu", help="where to train: cpu, cuda, cuda:1, mps (default %(default)s)")
+    sub.add_argument(
+        "--dtype", choices=["float32", "float64"], default="float32", help="precision (default %(default)s)"
+    )
     sub.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .faults import DamagedRunError, RunError
+from .placement import DTYPES
 from .registry import get_pair
 
 _KINDS = {
@@ -54,6 +55,10 @@ def read_config(run):
             raise DamagedRunError(
                 f"{path}: its entry '{key}' is {content[key]!r}, not of type {kind.__name__}; fit again"
             )
+    if content.setdefault("dtype", "float32") not in DTYPES:
+        raise DamagedRunError(
+            f"{path}: its entry 'dtype' is {content['dtype']!r}, not one of {', '.join(DTYPES)}; fit again"
+        )
     return _Config(path, content)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from .datasets import Dataset
 from .faults import DamagedRunError, DataError
+from .placement import default_dtype, in_default_dtype
 from .registry import select_columns
 from .run_config import pair_of, read_config, write_json
 
@@ -92,7 +93,8 @@ def build(config, example):
     """Model and guide of a run, with the weights that they start from."""
     pair = pair_of(config)
     try:
-        return pair(example, seed=config["seed"], **_options(config))
+        with default_dtype(config["dtype"]):
+            return in_default_dtype(*pair(example, seed=config["seed"], **_options(config)))
     except UNFIT as error:
         raise DamagedRunError(
             f"{config.path}: {pair.name} cannot be built from it ({error}); has its code changed?"

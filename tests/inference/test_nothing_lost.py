@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyrarchy.guides import Encoder, Ladder
-from pyrarchy.inference import Batches, DivergedError, fit, load_state
+from pyrarchy.inference import Batches, DivergedError, Temper, fit, load_state
 from pyrarchy.inference.batches import digest
 from pyrarchy.zoo import MarkovHVAE
 
@@ -74,3 +74,13 @@ def test_the_digest_is_of_all_rows_without_a_copy():
     assert digest((x,)) == digest((x.t().contiguous().t(),)) != digest((x + 1,))
     assert digest((x,)) != digest((x.reshape(4, 6),)) and digest((torch.zeros(0, 4),)) != digest((torch.zeros(0, 3),))
     assert digest(Batches(x, 2).tensors) == digest((x,))
+
+
+def test_a_run_that_was_over_bounds_what_it_bounded(tmp_path):
+    """Its temperature had reached one, which the resumed run, without a step to take, must know."""
+    model, guide, x = vae_pair()
+    first = fit(model, guide, x, steps=4, temper=Temper(steps=2), out=tmp_path)
+    before = (tmp_path / "checkpoint.npz").read_bytes()
+    again = fit(*vae_pair()[:2], x, steps=4, temper=Temper(steps=2), out=tmp_path, resume=True)
+    assert first.is_lower_bound and again.is_lower_bound
+    assert (tmp_path / "checkpoint.npz").read_bytes() == before
