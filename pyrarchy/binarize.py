@@ -131,7 +131,7 @@ def check_support(dataset, likelihood: str, binarize: str = "none") -> None:
     >>> check_support(load_data("digits"), "bernoulli")
     Traceback (most recent call last):
         ...
-    pyrarchy.files.DataError: digits: has grey values in [0, 1], but a bernoulli likelihood needs zeros and ones; pass \
+    pyrarchy.faults.DataError: digits: has grey values in [0, 1], but a bernoulli likelihood needs zeros and ones; pass \
 --binarize dynamic or --binarize fixed, or use a pair with a Gaussian likelihood such as vae_gaussian
     """
     binarization(binarize)

@@ -1,7 +1,5 @@
 """Rows of the linear-Gaussian pairs, whose answers are known exactly."""
 
-import numpy as np
-
 from .faults import DataError
 from .registry import Source, Training, pair
 
@@ -24,6 +22,8 @@ def _varying_columns(data, options):
     if varies.all():
         return None
     if data.image_shape is not None if drop is None else drop:
+        import numpy as np
+
         return np.flatnonzero(varies)
     names = data.coords.get("column", range(dim))
     constant = ", ".join(str(name) for name, moves in zip(names, varies, strict=True) if not moves)

@@ -37,12 +37,18 @@ def test_new_pair_works_as_it_stands(tmp_path, monkeypatch, command):
 
 
 def test_run_of_a_user_s_module_is_used_from_a_process(fitted, here):
-    """The installed command does not have the folder on its path by itself, as ``python -m`` has."""
+    """The installed command does not have the folder on its path by itself, as ``python -m`` has.
+
+    Opening a run executes no code that only its configuration names: the user says whose it is.
+    """
     code = (
         "import sys; sys.path = [p for p in sys.path if p]\n"
         "from pyrarchy.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
     words = ["sample", str(fitted("plain").out), "--num", "3", "--out", "x.npy"]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=here, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "give --pair plain_pair:plain" in done.stderr
+    words += ["--pair", "plain_pair:plain"]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=here, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert np.load(here / "x.npy").shape == (3, 5)
