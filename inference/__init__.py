@@ -27,7 +27,8 @@ from .elbo import ELBO, AnalyticELBO, FreeBits
 from .elpd import elpd_from_draws, held_out_elpd, rank_elpd
 from .energy_distance import energy_distance
 from .estimators import Estimator
-from .evaluate import Evaluation, evaluate
+from .evaluate import evaluate
+from .evaluation import Evaluation
 from .fit import fit
 from .fit_cavi import BoundFellError, CAVIRecord, fit_cavi
 from .fit_em import EMRecord, LikelihoodFellError, exact_em, fit_em

@@ -12,11 +12,12 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 
 from .draws import FixAndFree, sites_of
-from .evaluate import check_rows_first, conditional_mean
+from .evaluate import check_rows_first
 from .isolation import isolated
 from .layout import DATA
 from .preflight import check_rows_known
 from .terms import is_latent, make_terms, trace_pair
+from .weigh import conditional_mean
 
 MEAN_DRAWS = 100
 

@@ -19,14 +19,9 @@ from torch import nn
 
 _LIBRARIES = ("torch", "pyro", "pyrarchy", "numpy", "functools", "collections", "abc", "builtins", "weakref", "zuko")
 _SIMPLE = (bool, int, float, complex, str, bytes, type(None), enum.Enum, torch.dtype, torch.device, torch.Size)
-_HELD = ("_parameters", "_buffers", "_modules", "_pyro_context")
-_BOOKKEEPING = (
-    "_forward_",
-    "_backward_",
-    "_state_dict",
-    "_load",
-    "_cached_",
-)  # hooks; a flow's last pair, written first
+_UNREAD = ("_parameters", "_buffers", "_modules", "_pyro_context")  # read otherwise
+# hooks; and what a flow keeps of its last pair: it is written, then read
+_BOOKKEEPING = ("_forward_", "_backward_", "_state_dict", "_load", "_cached_")
 _MOST = 20_000
 _ABSENT = object()
 
@@ -102,15 +97,7 @@ class PythonState:
                 self._watch(held.get, name, value, f"{where}.")
                 self._visit(value, f"{where}.{name}")
         attributes = vars(module)
-        plain = [
-            (k, v)
-            for k, v in attributes.items()
-            if not k.startswith(("_forward_", "_backward_", "_state_dict", "_load"))
-        ]
-        plain = [(k, v) for k, v in plain if k not in ("_parameters", "_buffers", "_modules", "_pyro_context")]
-        plain = [
-            (k, v) for k, v in plain if not k.startswith("_cached_")
-        ]  # flows keep their last pair: written, then read
+        plain = [(k, v) for k, v in attributes.items() if k not in _UNREAD and not k.startswith(_BOOKKEEPING)]
         self._contents(attributes.get, plain, f"{where}.")
         self._class(type(module))
 

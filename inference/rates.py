@@ -63,31 +63,25 @@ def _marginals(q):
     return Normal(draws.mean(0), spread) if bool((spread > 0).all()) else None
 
 
-class UnitRates:
-    """Rates per unit of some data, gathered pass by pass."""
+def rate_sums(terms, joint=True):
+    """Local latent site -> (units,) doubles: the rate of each unit, mean over the data, sum over the draws of a pass.
 
-    def __init__(self):
-        self.sums, self.particles = {}, {}
-
-    def add(self, terms):
-        """Take in one pass (:class:`~pyrarchy.inference.Terms`); a joint q without moments is looked at once."""
-        if terms.layout.data_dim is None:
-            return
-        k, batch = terms.layout.num_particles, terms.layout.batch
-        for name, value in terms.values.items():
-            q, masked = terms.q.get(name), terms.sites[name]["mask"] is not None
-            once = q is not None and innermost(q).event_shape and not isinstance(innermost(q), MultivariateNormal)
-            if q is None or name not in terms.log_q or masked or (once and name in self.sums):
-                continue
-            kl = unit_kl(q, terms.p[name], value)
-            if kl is not None:
-                total = kl.double().reshape(k, batch, -1).sum(0).mean(0).cpu().numpy()
-                self.sums[name] = self.sums.get(name, 0.0) + total
-                self.particles[name] = self.particles.get(name, 0) + k
-
-    def means(self):
-        """Site -> (units,), nats per datum."""
-        return {name: total / self.particles[name] for name, total in self.sums.items()}
+    :param Terms terms: the pass. :param bool joint: whether a joint q without moments is drawn from, which costs time.
+    """
+    sums = {}
+    if terms.layout.data_dim is None:
+        return sums
+    k, batch = terms.layout.num_particles, terms.layout.batch
+    for name, value in terms.values.items():
+        q, masked = terms.q.get(name), terms.sites[name]["mask"] is not None
+        if q is None or name not in terms.log_q or masked:
+            continue
+        if not joint and innermost(q).event_shape and not isinstance(innermost(q), MultivariateNormal):
+            continue
+        kl = unit_kl(q, terms.p[name], value)
+        if kl is not None:
+            sums[name] = kl.double().reshape(k, batch, -1).sum(0).mean(0)
+    return sums
 
 
 def layer_word(rate, active=None):

@@ -15,6 +15,7 @@ try:
     from .recording import Recorder
     from .tape_passes import Program
     from .tape_program import compile_program
+    from .tape_stages import Staged
 except (ImportError, AttributeError):  # they build on names of torch that are not public
     Recorder = None
 
@@ -35,10 +36,11 @@ class Tape:
     :param tensors: the tensors trained.
     :param model, guide: the pair. :param watched: further objects that decide what the pair does.
     :param off: why nothing should be recorded, in words, or ``None``.
+    :param bool staged: whether nothing trains: then what no random draw enters is kept while the batch is the same object.
     """
 
-    def __init__(self, compute, tensors, model, guide, watched=(), off=None):
-        self.compute, self.tensors, self.off = compute, tensors, off
+    def __init__(self, compute, tensors, model, guide, watched=(), off=None, staged=False):
+        self.compute, self.tensors, self.off, self.staged = compute, tensors, off, staged
         if Recorder is None and off is None:
             self.off = "this torch cannot record"
         self.roots = (model, guide, *watched)
@@ -81,9 +83,7 @@ class Tape:
         self.off = state.opaque
         if self.off is not None:
             return self.compute(batch)
-        clones = tuple(
-            part.clone() if isinstance(part, torch.Tensor) else part for part in batch
-        )  # memory of their own
+        clones = tuple(_copy(part) if isinstance(part, torch.Tensor) else part for part in batch)
         recorder = Recorder([part for part in clones if isinstance(part, torch.Tensor)])
         with recorder:
             figures, gradients = self.compute(clones)
@@ -95,7 +95,8 @@ class Tape:
         if self.off is None:
             try:
                 outputs = [recorder.slot(t) for t in (figures, *gradients) if t is not None]
-                function = compile_program(Program(recorder.recording, outputs).simplify())
+                program = Program(recorder.recording, outputs).simplify()
+                function = Staged(program) if self.staged else _whole(compile_program(program))
                 self.shapes[signature] = _Recorded(function, state, self.tensors, gradients)
             except Exception as error:  # an operation that no pass foresaw must not end a training
                 self.off = f"the recording could not be compiled ({type(error).__name__}: {error})"
@@ -116,7 +117,7 @@ class Tape:
             if known.count > EARLY:
                 raise TapeError(
                     f"{self.off}: the pair depends on something that a recording does not see, and steps since the last "
-                    "agreement may be wrong. Train again with tape=False."
+                    "agreement may be wrong. Run it again with tape=False."
                 )
         return figures, gradients
 
@@ -149,11 +150,27 @@ class _Recorded:
 
     def replay(self, batch):
         with torch.no_grad():
-            figures, *found = self.function(*(part for part in batch if isinstance(part, torch.Tensor)))
+            inputs = [part for part in batch if isinstance(part, torch.Tensor)]
+            figures, *found = self.function(batch, inputs)
         if len(found) == len(self.reached):
             return figures, found
         left = iter(found)
         return figures, [next(left) if reached else None for reached in self.reached]
+
+
+def _whole(function):
+    return lambda batch, inputs: function(*inputs)
+
+
+def _copy(tensor):
+    """A copy in memory of its own, laid out alike and as far into a cache line: a product's last bit may depend on it."""
+    if 0 in tensor.stride() or not tensor.numel():
+        return tensor.clone()
+    line = 64 // tensor.element_size()
+    span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.size(), tensor.stride(), strict=True))
+    memory = torch.empty(span + line, dtype=tensor.dtype, device=tensor.device)
+    into = (tensor.data_ptr() - memory.data_ptr()) // tensor.element_size() % line
+    return memory.as_strided(tensor.size(), tensor.stride(), into).copy_(tensor.detach())
 
 
 def _signature(part):

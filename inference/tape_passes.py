@@ -5,6 +5,8 @@ operation that was done before on the same values is not done again; one that do
 single element) is an alias. Random draws and writes are never touched, so that the random stream is the eager one.
 """
 
+import copy
+
 from .recording import Operation, Slot, aten, swap
 
 # What they make depends on the shape of the argument alone.
@@ -27,6 +29,13 @@ class Program:
         self._storage = [t.untyped_storage().data_ptr() or -1 - i for i, t in enumerate(self.tensors)]
         self._same = {}
         self.written = {self.storage(slot) for op in self.operations for slot in op.writes}
+
+    def part(self, operations, outputs, inputs):
+        """A program of some of the operations, over the same slots."""
+        part = copy.copy(self)
+        part.operations, part.outputs, part.inputs = operations, list(outputs), inputs
+        part._drop_dead()
+        return part
 
     def storage(self, slot):
         """A number that is the same for all slots in one memory."""

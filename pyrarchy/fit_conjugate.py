@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .inference.evaluate import Evaluation
+from .inference.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
