@@ -47,18 +47,19 @@ class Weigher:
         ``log_p``, ``elbo``, ``k_hat``, ``ess``: (B,). Site by site: ``rates``; ``units``, (units,); ``means``, the mean of
         the draws (or of their conditional means), and ``noise``, its Monte Carlo variance, (B, units) both.
         """
-        log_w, sums, counts, done = [], {}, {}, 0
+        log_w, sums, counts, done = None, {}, {}, 0
         while done < num_samples:
             self.draws = min(at_once, num_samples - done)
             self.first = not done  # the only one under Pyro's validation, and the only one that draws from a joint q
             with pyro.validation_enabled(is_validation_enabled() and self.first):
                 weights, found = self.compute(args) if self.first else self.tape(args, self.draws)
-            log_w.append(weights.double().cpu().numpy().copy())  # a copy: the next replay writes to the same memory
+            if log_w is None:  # one piece of memory: many small ones among those of the passes would scatter the heap
+                log_w = np.empty((num_samples, weights.shape[-1]))
+            log_w[done : done + self.draws] = weights.cpu()
             for key, value in zip(self.keys[self.draws, self.first], found, strict=True):
                 sums[key] = sums.get(key, 0.0) + value.cpu().numpy()
                 counts[key] = counts.get(key, 0) + self.draws
             done += self.draws
-        log_w = np.concatenate(log_w)
         of = {
             kind: {n: sums[k, n] / counts[k, n] for k, n in sums if k == kind} for kind in ("rate", "unit", "z", "zz")
         }
