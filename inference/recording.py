@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
@@ -63,6 +64,8 @@ def swap(value, kind, change):
     return value
 
 
+# These read a tensor's values below every dispatch.
+_READS = {"numpy", "tolist", "__array__", "__dlpack__", "__format__", "__repr__"}
 # Running statistics are written to without the schema's saying so.
 _WRITES = {aten.native_batch_norm.default: (3, 4), aten.cudnn_batch_norm.default: (3, 4)}
 
@@ -78,9 +81,18 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.recording, self.failure = Recording(), None
         self._slots, self._kept = {}, []
+        self._reads = _Reads(self)
         self._fixed = set()  # slots whose values follow from no input, so that Python may read them
         for number, tensor in enumerate(inputs):
             self.recording.inputs[self._new(tensor)] = number
+
+    def __enter__(self):
+        self._reads.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self._reads.__exit__(*error)
 
     @classmethod
     def _should_skip_dynamo(cls):
@@ -96,6 +108,11 @@ class Recorder(TorchDispatchMode):
             known = self._new(tensor)
             self.recording.outside.add(known)
         return known
+
+    def read(self, tensor):
+        """Take note that Python reads the values of a tensor, which a replay would not."""
+        if self.failure is None and self._slots.get(_memory(tensor)) not in self._fixed:
+            self.failure = f"Python reads a value of a tensor{_place()}"
 
     def _new(self, tensor):
         slot = self._slots[_memory(tensor)] = Slot(len(self.recording.tensors))
@@ -139,6 +156,19 @@ class Recorder(TorchDispatchMode):
         self._fixed.difference_update(operation.writes)
         if operation.writes or not all(out in sources for out in operation.outs):
             self.recording.operations.append(operation)
+
+
+class _Reads(TorchFunctionMode):
+    """Tells a recorder of what it cannot see: arrays and lists made of a tensor."""
+
+    def __init__(self, recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in _READS and args and isinstance(args[0], torch.Tensor):
+            self.recorder.read(args[0])
+        return func(*args, **(kwargs or {}))
 
 
 class _Unrecordable(Exception):

@@ -72,7 +72,8 @@ class Tape:
             self.off = f"'{change}' changed after {known.count} recorded steps"
             return self.compute(batch)
         known.count += 1
-        if known.count in CHECKS:
+        if known.count in CHECKS or (self.staged and batch is not known.batch):
+            known.batch = batch
             return self._checked(batch, known)
         self.replays += 1
         return known.replay(batch)
@@ -114,7 +115,7 @@ class Tape:
         if not same:
             self._restore(after)
             self.off = f"replay {known.count} gave other numbers than Pyro"
-            if known.count > EARLY:
+            if known.count > EARLY and not self.staged:  # nothing is trained: the batches before were right
                 raise TapeError(
                     f"{self.off}: the pair depends on something that a recording does not see, and steps since the last "
                     "agreement may be wrong. Run it again with tape=False."
@@ -137,7 +138,7 @@ class _Recorded:
     """A compiled recording with what it takes for granted."""
 
     def __init__(self, function, state, tensors, gradients):
-        self.function, self.state, self.count = function, state, 0
+        self.function, self.state, self.count, self.batch = function, state, 0, None
         self.places = [(t, t.data_ptr()) for t in tensors]
         self.reached = [g is not None for g in gradients]
 

@@ -288,6 +288,14 @@ def branching(model, x):
     return 1.0 if model.w.sum() > 0.3 else 0.5
 
 
+def branching_in_numpy(model, x):
+    return 1.0 if model.w.detach().numpy().sum() > 0.3 else 0.5
+
+
+def branching_on_data(model, x):
+    return 1.0 if sum(x[0].tolist()) > 2 else 0.5
+
+
 def dice(model, x):
     return 1.0 + random.random()
 
@@ -306,6 +314,8 @@ def ticking(model, x, clock=itertools.count()):  # noqa: B008
         (counting, "calls' when it runs"),
         (counting_globally, "calls' when it runs"),
         (branching, "Python reads a value of a tensor in branching, line"),
+        (branching_in_numpy, "Python reads a value of a tensor in branching_in_numpy, line"),
+        (branching_on_data, "Python reads a value of a tensor in branching_on_data, line"),
         (dice, "generator"),
         (numpy_dice, "generator"),
         (ticking, "iterator"),
