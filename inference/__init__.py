@@ -44,6 +44,7 @@ from .marginal_kl import MarginalKL
 from .mcmc import MCMCResult, mcmc_inference_data, run_nuts
 from .multisample import CIWAE, MIWAE, PIWAE, Jackknife, Thermodynamic
 from .mutual_information import Information, label_information, number_information
+from .parallel import LostRankError
 from .predictive_check import PredictiveCheck, predictive_check
 from .preflight import preflight
 from .psis import psis, trust
@@ -96,6 +97,7 @@ __all__ = [
     "Information",
     "Jackknife",
     "LikelihoodFellError",
+    "LostRankError",
     "MCMCResult",
     "MarginalKL",
     "Moments",

@@ -13,7 +13,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .batches import as_batches, smallest
+from .batches import as_batches, smallest, smallest_part
 from .isolation import isolated, root_modules
 from .terms import trace_pair
 
@@ -96,10 +96,15 @@ def check_single_rows(model, guide, batches, first, *, particles=1, plates=1):
 def _lone_row(batches):
     """Which batch has one row, and what to do."""
     rows, size = getattr(batches, "num_rows", None), getattr(batches, "batch_size", None)
+    parts = getattr(batches, "parts", 1)
     if rows is None or size is None or rows == 1:
         return "some batch of the data holds a single row: see that each holds at least two."
-    fit = [n for n in sorted(range(max(2, size - 3), size + 5), key=lambda n: abs(n - size)) if rows % n != 1][:2]
-    where = f"{rows} rows in batches of {size} leave one row alone"
+    fit = [
+        n
+        for n in sorted(range(max(2, size - 3), size + 5), key=lambda n: abs(n - size))
+        if smallest_part(rows, n, parts) > 1
+    ][:2]
+    where = f"{rows} rows in batches of {size}{f' on each of {parts} processes' * (parts > 1)} leave one row alone"
     return f"{where}: choose another batch_size, {' or '.join(map(str, sorted(fit)))} for instance."
 
 

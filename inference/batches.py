@@ -1,5 +1,6 @@
 """Minibatches whose order is a function of the seed and the epoch alone, so that a resumed run sees the same rows."""
 
+import copy
 import hashlib
 from collections.abc import Iterator
 
@@ -27,7 +28,7 @@ class Batches:
     def __init__(self, tensors, batch_size=None, *, seed=0, transform=None):
         self.tensors = tensors if isinstance(tensors, tuple) else (tensors,)
         self.batch_size, self.seed, self.transform = batch_size, int(seed), transform
-        self.num_rows = None
+        self.num_rows, self.part, self.parts = None, 0, 1
         if batch_size is not None:
             if not isinstance(batch_size, int) or batch_size < 1:
                 raise ValueError(f"batch_size must be a positive integer or None, not {batch_size!r}")
@@ -43,8 +44,29 @@ class Batches:
         """Whether every step sees all rows, in one order."""
         return self.batch_size is None
 
+    @property
+    def step_size(self):
+        """Rows of a step, all parts of it together."""
+        return None if self.batch_size is None else self.batch_size * self.parts
+
+    def shared(self, part, parts):
+        """The part of one process among several that take every step together, ``batch_size`` rows each.
+
+        The rows of a step are those that one process would take with as many times the batch size. In the last step of an
+        epoch the parts differ by a row, and some may have none. Whole data stay whole: everybody sees all rows.
+
+        >>> [[b[0].tolist() for b in Batches(torch.arange(5), 2).shared(i, 2).epoch(0)] for i in (0, 1)]
+        [[[4, 1], [2]], [[0, 3], []]]
+        """
+        if self.num_rows is not None and self.num_rows < parts:
+            raise ValueError(f"{self.num_rows} rows cannot be shared by {parts} processes: start fewer")
+        own = copy.copy(self)
+        if not self.whole:
+            own.part, own.parts = part, parts
+        return own
+
     def __len__(self):
-        return 1 if self.batch_size is None else -(-self.num_rows // self.batch_size)
+        return 1 if self.batch_size is None else -(-self.num_rows // self.step_size)
 
     def epoch(self, number, start=0, rng=None):
         """Iterate over the batches of one epoch from batch ``start`` on; each is a tuple of tensors.
@@ -57,15 +79,15 @@ class Batches:
             return
         generator = torch.Generator("cpu").manual_seed((self.seed * 1_000_003 + number) % 2**63)
         order = torch.randperm(self.num_rows, generator=generator, device="cpu")  # where the generator is
-        for first in range(start * self.batch_size, self.num_rows, self.batch_size):
-            rows = order[first : first + self.batch_size]
+        for first in range(start * self.step_size, self.num_rows, self.step_size):
+            rows = order[first : first + self.step_size][self.part :: self.parts]
             yield self._use(tuple(t[rows.to(t.device)] for t in self.tensors))
 
     def __iter__(self):
         return self.epoch(0)
 
     def _use(self, batch):
-        if self.transform is None:
+        if self.transform is None or is_empty(batch):
             return batch
         out = self.transform(*batch)
         return out if isinstance(out, tuple) else (out,)
@@ -151,10 +173,21 @@ def digest(batch):
     return sha.hexdigest()[:12]
 
 
+def is_empty(batch):
+    """Whether a batch is the part of a process that has no row in this step."""
+    return any(getattr(part, "shape", (1,))[:1] == (0,) for part in batch)
+
+
+def smallest_part(rows, batch_size, parts=1):
+    """Rows of the smallest part of an epoch's steps; a part that has none does nothing and does not count."""
+    step = batch_size * parts
+    return max(1, (rows % step or step) // parts)
+
+
 def smallest(batches):
     """Rows of the smallest batch of an epoch, or ``None`` where the data do not tell before they are drawn."""
     if isinstance(batches, Batches) and not batches.whole:
-        rows, size = batches.num_rows, batches.batch_size
+        return smallest_part(batches.num_rows, batches.batch_size, batches.parts)
     elif isinstance(batches, Batches):
         return _rows(batches.tensors)
     else:

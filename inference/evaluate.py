@@ -18,6 +18,7 @@ import torch
 from .announce import plain_submodules, unannounced
 from .evaluation import Evaluation
 from .isolation import isolated
+from .parallel import shared_map
 from .preflight import check_rows_known
 from .terms import make_terms, trace_pair
 from .weigh import Weigher
@@ -25,7 +26,19 @@ from .weigh import Weigher
 MOST_WEIGHTS = 1 << 22  # held at a time, in double precision: 32 MiB
 
 
-def evaluate(model, guide, data, *, num_samples=256, rows_per_pass=1000, plates=1, seed=0, progress=False, tape=True):
+def evaluate(
+    model,
+    guide,
+    data,
+    *,
+    num_samples=256,
+    rows_per_pass=1000,
+    plates=1,
+    seed=0,
+    progress=False,
+    tape=True,
+    shared=False,
+):
     """Importance-sample log p(x) of every datum with the guide as proposal, and measure every layer.
 
     :param data: a tensor or a tuple of aligned tensors, the model's arguments.
@@ -36,6 +49,9 @@ def evaluate(model, guide, data, *, num_samples=256, rows_per_pass=1000, plates=
     :param int seed: seed of the samples; the outside's generators are left as they were.
     :param bool progress: whether to show a progress bar.
     :param bool tape: whether passes may be recorded and replayed (the same numbers, sooner).
+    :param bool shared: whether the processes of a group share the work, all of them calling this and getting the whole
+        (:mod:`~pyrarchy.inference.parallel`). Each part of the data then has a seed of its own: other draws than otherwise,
+        but the same whatever the number of processes.
     :returns: :class:`Evaluation`.
     :raises ValueError: for a pair without a bound per datum (see :class:`~pyrarchy.inference.Terms`).
     """
@@ -64,7 +80,11 @@ def evaluate(model, guide, data, *, num_samples=256, rows_per_pass=1000, plates=
             chunks = [tuple(a[i : i + rows] for a in args) for i in range(0, n, rows)]
         at_once = max(1, rows_per_pass // rows)
         weigh = Weigher(model, guide, plates, passes=len(chunks) * math.ceil(num_samples / at_once), tape=tape)
-        columns = [weigh(chunk, num_samples, at_once) for chunk in _bar(chunks, progress)]
+
+        def column(chunk):
+            return weigh(chunk, num_samples, at_once)
+
+        columns = shared_map(column, chunks, seed) if shared else [column(chunk) for chunk in _bar(chunks, progress)]
     sizes = np.array([len(c["log_p"]) for c in columns])
     merged = {key: np.concatenate([c[key] for c in columns]) for key in ("log_p", "elbo", "k_hat", "ess")}
     rates = {

@@ -5,14 +5,14 @@ random generators) is in the checkpoint, so that a killed run continues to the s
 """
 
 import time
-from pathlib import Path
 
+from . import parallel
 from .batches import as_batches
 from .bound import Bound
-from .checkpoint import previous
 from .elbo import ELBO
 from .isolation import isolated
 from .loop import Loop
+from .shared_loop import SharedLoop, share_batches
 
 
 def fit(
@@ -57,6 +57,10 @@ def fit(
     :param bool tape: whether steps are recorded once and replayed where that gives the same numbers to the last bit
         (:mod:`~pyrarchy.inference.tape`); the record's ``path`` says which way they went.
     :returns: :class:`~pyrarchy.inference.Record`, in nats per datum.
+
+    Where a process group of ``torch.distributed`` is initialised, its processes train together: each calls ``fit`` with the
+    same arguments and takes ``batch_size`` rows of every step (:mod:`~pyrarchy.inference.shared_loop`).
+
     :raises ValueError: for a pair that would train wrongly (naming site or parameter), or inconsistent arguments.
     :raises DivergedError: when loss or gradient are not finite; the last good checkpoint stays.
     """
@@ -73,13 +77,13 @@ def fit(
                          "temperature one could not be reported")  # fmt: skip
     if resume and out is None:
         raise ValueError("resume=True needs the folder: out=...")
-    batches = as_batches(data, batch_size, seed)
+    batches = share_batches(as_batches(data, batch_size, seed))
     total = steps if steps is not None else epochs * len(batches)
     started = time.perf_counter()
-    with isolated(model, guide, seed=seed, train=True):
-        loop = Loop(model, guide, batches, objective, optimizer, schedule, temper, clip_norm, out, seed, tape)
-        newest = None if out is None else Path(out) / "checkpoint.npz"
-        if resume and (newest.exists() or previous(newest).exists()):
+    with isolated(model, guide, seed=parallel.own_seed(seed), train=True):
+        kind = Loop if parallel.ranks() == 1 else SharedLoop
+        loop = kind(model, guide, batches, objective, optimizer, schedule, temper, clip_norm, out, seed, tape)
+        if resume and loop.begun():
             loop.restore()
         loop.run(total, callbacks, save_every, progress)
     loop.record.seconds = time.perf_counter() - started

@@ -22,6 +22,8 @@ from itertools import pairwise
 import torch
 from tqdm import trange
 
+from . import parallel
+
 _ROUNDING = 1e-10  # relative: what float64 can lose where a noise variance is 1e-4 of a column's
 
 
@@ -57,16 +59,31 @@ def fit_em(model, data, *, steps=20_000, tol=1e-9, starts=8, seed=0, progress=Fa
     starts drawn by ``seed``. Any other goes through :func:`exact_em` from the parameters it has, where ``starts`` and
     ``seed`` have nothing to act on. ``tol`` is the gain, in nats per datum, below which the climb ends; ``steps`` the
     most EM steps of a start. Raises what the model or :func:`exact_em` raises.
+
+    Several processes (:mod:`~pyrarchy.inference.parallel`), each of which calls it with the same data, read a part of the
+    rows each where the model can ``pool`` the statistics of parts; the climb is everybody's, and ends on rank 0's numbers.
     """
     if not (hasattr(model, "statistics") and hasattr(model, "maximize_likelihood")):
         return exact_em(model, data, steps=steps, tol=tol, progress=progress)
     began = time.perf_counter()
-    fit = model.maximize_likelihood(model.statistics(data), starts=starts, seed=seed, tol=tol, max_iter=steps)
+    with parallel.agreed():
+        fit = model.maximize_likelihood(_statistics(model, data), starts=starts, seed=seed, tol=tol, max_iter=steps)
+    if parallel.ranks() > 1:
+        parallel.spread(model.parameters())
     seconds = time.perf_counter() - began
     trace, start_values = ([float(value) for value in values] for values in (fit.trace, fit.start_values))
     for step, (before, after) in enumerate(pairwise(trace), 1):
         _check_rise(model, step, before, after)
     return EMRecord(trace, fit.steps, fit.converged, seconds, fit.noise_floor, start_values)
+
+
+def _statistics(model, data):
+    """Of all rows, each process having read its part."""
+    if parallel.ranks() == 1 or not hasattr(model, "pool") or len(data) < 2 * parallel.ranks():
+        return model.statistics(data)
+    with parallel.agreed():
+        own = model.statistics(parallel.share_of(data))
+    return model.pool(parallel.gather(own))
 
 
 @torch.no_grad()

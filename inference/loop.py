@@ -12,7 +12,8 @@ from .adam import adam
 from .batch_statistics import check_single_rows, coupled_modules
 from .batches import digest, length
 from .bound import Bound
-from .checkpoint import CheckpointError, load_latest, load_state, save_state, write_atomically
+from .checkpoint import load_latest, load_state, previous, save_state, write_atomically
+from .continuation import check_continues
 from .finite_watch import FiniteWatch
 from .isolation import buffers_kept, rng_state, root_modules, set_rng_state
 from .measure import Measure
@@ -50,7 +51,7 @@ class Loop:
         if temper is not None:
             temper.set_step(0)
         whole = getattr(batches, "whole", False)
-        single = whole or length(batches) == 1
+        single = whole or (length(batches) == 1 and getattr(batches, "parts", 1) == 1)
         with self._handlers(), pyro.validation_enabled(True), buffers_kept(model, guide):
             particles = objective.num_particles if getattr(objective, "vectorize_particles", False) else 1
             check_single_rows(model, guide, batches, first, particles=particles, plates=getattr(objective, "plates", 1))
@@ -79,9 +80,8 @@ class Loop:
             "objective": self.record.objective,
             "(batch size, rows)": size,
             "optimiser": f"{type(self.optimizer).__name__}, {self.base_rates}, gradient norm {clip_norm}",
-            "data": digest(
-                getattr(batches, "tensors", first)
-            ),  # all rows; of a loader, which may be endless, the first
+            # all rows; of a loader, which may be endless, the first
+            "data": digest(getattr(batches, "tensors", first)),
             "shapes": [list(tensor.shape) for tensor in self.tensors],
         }
 
@@ -114,13 +114,17 @@ class Loop:
                 bar.update(1)
                 if step.step % 10 == 0 or step.step == total:
                     bar.set_postfix_str(f"{step.loss:.3f} nats", refresh=False)
-            stop = any([callback(step) is True for callback in callbacks])
+            stop = self._stops(any([callback(step) is True for callback in callbacks]))
             if self.out is not None and save_every and step.step % save_every == 0 and step.step < total:
                 self.save()
             if stop or step.step >= total:
                 return False
         self.epoch, self.consumed = self.epoch + 1, 0
         return True
+
+    def _stops(self, wish):
+        """Whether to end the training after this step, when a callback wishes it."""
+        return wish
 
     def _step(self, batch):
         record, step = self.record, self.record.step
@@ -179,11 +183,21 @@ class Loop:
                 f"step {self.record.step}: {bad} is not finite after the update. Lower the learning rate or clip the "
                 f"gradient.{kept}"
             )
-        if self.out is None:
-            return
+        if self.out is not None:
+            self._write(self.state())
+
+    def _write(self, state):
         self.out.mkdir(parents=True, exist_ok=True)
-        save_state(self.out / "checkpoint.npz", self.state())
+        save_state(self.out / "checkpoint.npz", state)
         write_atomically(self.out / "history.csv", self.record.to_csv().encode())
+
+    def begun(self):
+        """Whether there is a checkpoint to continue from."""
+        newest = None if self.out is None else self.out / "checkpoint.npz"
+        return newest is not None and (newest.exists() or previous(newest).exists())
+
+    def _read(self):
+        return load_latest(self.out / "checkpoint.npz")
 
     def restore(self):
         """Continue from the newest readable checkpoint.
@@ -191,26 +205,8 @@ class Loop:
         :raises CheckpointError: when it cannot be read. :raises ValueError: when it is of another pair, other data or
             another configuration.
         """
-        state, path, remark = load_latest(self.out / "checkpoint.npz")
-        needed = {
-            "modules",
-            "params",
-            "parameters",
-            "setting",
-            "optimizer",
-            "record",
-            "step",
-            "place",
-            "rng",
-            "epoch_rng",
-        }
-        if not isinstance(state, dict) or not needed <= state.keys():
-            raise CheckpointError(f"{path}: holds no place in a training that could be continued; begin anew")
-        if state["parameters"] != list(self.parameters):
-            raise ValueError(f"{path}: the checkpoint is of another pair (its parameters are {state['parameters']})")
-        for what, now in self.setting.items():
-            if (before := state["setting"].get(what)) != now:
-                raise ValueError(f"{path}: the run was started with {what} {before}, not {now}")
+        state, path, remark = self._read()
+        check_continues(state, path, list(self.parameters), self.setting)
         load_modules(self.model, self.guide, state)
         for name, value in state["params"].items():
             self.parameters[name].data.copy_(value)
@@ -224,6 +220,7 @@ class Loop:
         self.epoch, self.consumed = state["place"]["epoch"], state["place"]["consumed"]
         self.epoch_rng = state["epoch_rng"]
         set_rng_state(state["rng"])
+        return state
 
 
 def load_modules(model, guide, state):

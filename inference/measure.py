@@ -9,7 +9,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from .announce import plain_submodules, unannounced
 from .bound import Bound
 from .isolation import buffers_kept, rng_state, set_rng_state
-from .preflight import data_size
+from .preflight import data_size, rows_of
 from .tape import Tape
 from .terms import trace_pair
 
@@ -25,7 +25,7 @@ class Measure:
     def __init__(self, model, guide, objective, tensors, temper=None, tape=True):
         self.model, self.guide, self.objective, self.tensors, self.temper = model, guide, objective, tensors, temper
         self.plain = plain_submodules(model, guide)
-        self.sizes, self.tempered = {}, False
+        self.sizes, self.rows, self.tempered = {}, {}, False
         off = None if tape else "tape=False"
         if tape and not isinstance(objective, Bound):
             off = f"{type(objective).__name__} reads its value in Python"
@@ -38,9 +38,13 @@ class Measure:
         self.tempered = tempered
         return self.tape(batch, tempered)
 
+    def weight(self, batch):
+        """Over how many data the means of a batch are, one of a shape that has been measured; one for global latents."""
+        return self.rows[_shapes(batch)]
+
     def compute(self, batch):
         """The same by running the pair under Pyro; a shape seen for the first time runs with Pyro's validation on."""
-        shapes = tuple(getattr(t, "shape", None) for t in batch)
+        shapes = _shapes(batch)
         with ExitStack() as stack:
             if shapes not in self.sizes:
                 stack.enter_context(pyro.validation_enabled(True))
@@ -58,6 +62,7 @@ class Measure:
             objective.check(terms)
             per_datum = objective.followed(terms, run)
         size = self.sizes.setdefault(shapes, terms.layout.batch)
+        self.rows[shapes] = size
         loss = -per_datum.sum() / size
         gradients = _apart(torch.autograd.grad(loss, self.tensors, allow_unused=True))
         with torch.no_grad():
@@ -71,7 +76,8 @@ class Measure:
         if shapes not in self.sizes:
             kept = rng_state()
             with buffers_kept(self.model, self.guide):
-                self.sizes[shapes] = data_size(trace_pair(self.model, self.guide, batch)[0])
+                trace = trace_pair(self.model, self.guide, batch)[0]
+                self.sizes[shapes], self.rows[shapes] = data_size(trace), rows_of(trace)
             set_rng_state(kept)
         for tensor in self.tensors:
             tensor.grad = None
@@ -81,6 +87,10 @@ class Measure:
         gradients = [None if t.grad is None else t.grad.div_(size) for t in self.tensors]
         loss = torch.as_tensor(loss, dtype=self.tensors[0].dtype, device=self.tensors[0].device) / size
         return loss, -loss, gradients
+
+
+def _shapes(batch):
+    return tuple(getattr(t, "shape", None) for t in batch)
 
 
 def _apart(gradients):

@@ -171,6 +171,12 @@ def data_size(model_trace):
     return 1
 
 
+def rows_of(model_trace):
+    """How many data are in one pass: the size of plate ``data`` as it is, or one where there is none."""
+    frames = [f for site in model_trace.nodes.values() for f in site.get("cond_indep_stack", ()) if f.name == DATA]
+    return frames[0].size if frames else 1
+
+
 def preflight(model, guide, objective, batch, *, whole=True, single=True):
     """One pass and one backward pass on a batch; returns (parameters by name, remarks of :func:`no_bound`).
 

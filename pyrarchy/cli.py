@@ -6,6 +6,7 @@ import sys
 import traceback
 import warnings
 
+from . import launch
 from .faults import OK, SIGNALLED, exit_code, one_line
 from .parser import build_parser
 from .stop_request import StopRequest
@@ -131,7 +132,15 @@ HANDLERS = {
 
 def _note(message, *_):
     """A warning about the data as one line, without the place in the code that it comes from."""
-    print(f"note: {message}", file=sys.stderr)
+    if launch.is_first():
+        print(f"note: {message}", file=sys.stderr)
+
+
+def _complain(error):
+    """The one line of an error, in one piece, unless a process before this one says the same."""
+    if not getattr(error, "said", False):
+        who = "" if launch.is_first() else f"process {launch.number()}: "
+        sys.stderr.write(f"error: {who}{one_line(error)}\n")
 
 
 def run(argv):
@@ -148,13 +157,16 @@ def run(argv):
         sys.path.append(here)  # a user's own module stands where the command is run; it shadows nothing
     args.stop = StopRequest()
     try:
+        if args.command != "fit" and launch.processes() > 1:
+            raise ValueError(f"{args.command} is one process's work; of pyrarchy's commands torchrun starts fit alone")
         with args.stop.listening(), warnings.catch_warnings():
             warnings.showwarning = _note
             code = args.run(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
+        if launch.is_first():
+            print(str(stop) or "interrupted", file=sys.stderr)
         return SIGNALLED + getattr(stop, "number", signal.SIGINT)
     except BrokenPipeError:  # `pyrarchy list | head`: nobody reads on, and Python would complain as it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -162,7 +174,7 @@ def run(argv):
     except Exception as error:
         if args.debug:
             traceback.print_exc()
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        _complain(error)
         return exit_code(error)
     finally:
         if added and here in sys.path:

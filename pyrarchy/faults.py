@@ -6,7 +6,7 @@ Nothing here imports torch, because bad data must be refused before torch is. Ex
 
 import errno
 
-OK, UNEXPECTED, USAGE, BAD_DATA, OUT_OF_MEMORY, DIVERGED, FOLDER = range(7)
+OK, UNEXPECTED, USAGE, BAD_DATA, OUT_OF_MEMORY, DIVERGED, FOLDER, LOST = range(8)
 SIGNALLED = (
     128  # a command that a signal ended exits with this and the signal's number: 130 for Ctrl-C, 143 for SIGTERM
 )
@@ -32,6 +32,10 @@ class FolderBusyError(FolderError):
     """A run folder in which another process works."""
 
 
+class LaunchError(RuntimeError):
+    """Several processes that should train together and do not meet."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asked to stop; ``number`` is the signal's, and the text says how to go on."""
 
@@ -49,6 +53,8 @@ CODES = {
     "ArithmeticError": DIVERGED,
     "FolderError": FOLDER,
     "WriteError": FOLDER,
+    "LostRankError": LOST,  # another of the processes that train together has ended
+    "LaunchError": LOST,
     "ImportError": USAGE,  # an extra that is not installed; its text says which
     "ValueError": USAGE,
     "TypeError": USAGE,
@@ -63,10 +69,10 @@ def exit_code(error) -> int:
     >>> exit_code(DataError("")), exit_code(MemoryError()), exit_code(ZeroDivisionError()), exit_code(KeyError())
     (3, 4, 5, 1)
     """
-    for kind in type(error).__mro__:
-        if kind.__name__ in CODES:
-            return CODES[kind.__name__]
-        if kind is OSError:
+    for kind in getattr(error, "kinds", [kind.__name__ for kind in type(error).__mro__]):
+        if kind in CODES:
+            return CODES[kind]
+        if kind == "OSError" and isinstance(error, OSError):
             return FOLDER if error.errno in _UNWRITABLE else BAD_DATA
     text = str(error).lower()
     return OUT_OF_MEMORY if isinstance(error, RuntimeError) and any(w in text for w in _NO_MEMORY) else UNEXPECTED

@@ -3,12 +3,13 @@
 import math
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
+from . import launch
 from .binarize import binarization
-from .faults import DataError
 from .fit_plan import data_for, training_plan
 from .folder_lock import folder_lock
 from .objectives import make_objective
@@ -23,6 +24,15 @@ GLOBAL_SAMPLES = 10_000
 
 def run_fit(args):
     """Carry out ``pyrarchy fit``; prints what was done and returns the exit code."""
+    with launch.group(args.device), ExitStack() as folder:
+        with launch.agreed():
+            fit = begin(args, folder)
+        with fit.precision():
+            return fit.run()
+
+
+def begin(args, folder):
+    """A fit that is ready to run, of options and data found good, in a folder that is held until ``folder`` is left."""
     pair = get_pair(args.pair)
     options = pair.parse_options(args.options)
     plan = training_plan(pair, args)
@@ -46,20 +56,23 @@ def run_fit(args):
         "device": args.device,
         "dtype": args.dtype,
     }
+    if launch.processes() > 1:
+        config["ranks"] = launch.processes()
     out = Path(args.out or f"runs/{args.pair.replace(':', '.')}")
     fit = Fit(pair, data, config, out, resume=args.resume, threads=args.threads, quiet=args.quiet, stop=args.stop)
-    with folder_lock(out):
+    if launch.is_first():
+        folder.enter_context(folder_lock(out))
         sweep(out)
         check_folder(out, config, args.resume, args.overwrite)
-        begun = (out / "config.json").exists()
-        if args.resume and not begun:
-            fit.say(f"nothing to resume in {out}: a new run begins")
-        with fit.precision():
-            fit.build()  # what cannot be built leaves no folder behind
-            if not (begun and args.resume):
-                clear(out)
-                write_config(out, config, used)
-            return fit.run()
+    begun = (out / "config.json").exists()
+    if args.resume and not begun:
+        fit.say(f"nothing to resume in {out}: a new run begins")
+    with fit.precision():
+        fit.build()  # what cannot be built leaves no folder behind
+        if launch.is_first() and not (begun and args.resume):
+            clear(out)
+            write_config(out, config, used)
+    return fit
 
 
 class Fit:
@@ -68,7 +81,7 @@ class Fit:
     def __init__(self, pair, whole, config, out, *, resume=False, threads=None, quiet=False, stop=None):
         self.pair, self.whole, self.config, self.out = pair, whole, config, out
         self.data, self.columns = prepare(pair, whole, config["options"])
-        self.resume, self.threads, self.quiet = resume, threads, quiet
+        self.resume, self.threads, self.quiet = resume, threads, quiet or not launch.is_first()
         self.stop = StopRequest() if stop is None else stop
         self.prepared = binarization(config["binarize"]).prepare(self.data)
 
@@ -90,7 +103,7 @@ class Fit:
         """Build model and guide, where they can be trained as asked."""
         import torch
 
-        self.device = find_device(self.config["device"])
+        self.device = launch.own_device(find_device(self.config["device"]))
         if self.threads:
             torch.set_num_threads(self.threads)
         if self.config["method"] == "svi":
@@ -101,6 +114,10 @@ class Fit:
     def run(self):
         """Train, then evaluate, draw and report. Returns 0."""
         self.say(f"{self.pair.name}: {self.pair.summary}")
+        if self.config["method"] == "cavi":  # sweeps over a data set that is one datum: nothing to share
+            launch.part()
+            if not launch.is_first():
+                return 0
         train = to_tensors(self.prepared.train)
         curve = {"em": self.fit_em, "cavi": self.fit_cavi, "svi": self.fit_svi}[self.config["method"]](train)
         return self.finish(self.model, self.guide, curve)
@@ -127,6 +144,9 @@ class Fit:
 
             remarks += model.remarks(torch.from_numpy(encode(model, guide, rows[:100], draws=1)["z1"][0]))
         evaluation = self.evaluate(rows, several)
+        launch.part()
+        if not launch.is_first():
+            return 0
         exact = self.exact(rows)
         self.say(evaluation.table())
         if exact is not None:
@@ -142,10 +162,12 @@ class Fit:
         """Train by SVI with the plan's warm-up and decay."""
         from .inference import Batches, fit, reestimate_statistics
         from .inference.loop import save_modules
+        from .inference.shared_loop import share_batches
 
         plan = self.config
         draw = binarization(plan["binarize"]).draw if plan["binarize"] == "dynamic" else None
         batches = Batches(to_device(train, self.device), plan["batch_size"], seed=plan["seed"], transform=draw)
+        batches = share_batches(batches)
         total = plan["steps"] if plan["steps"] is not None else plan["epochs"] * len(batches)
         go_on = f"{self.out} holds every step taken: continue with --resume"
         with on_device(self.device, self.model, self.guide), self.stop.stepping(go_on):
@@ -164,8 +186,9 @@ class Fit:
                 resume=self.resume,
                 progress=self.progress,
             )
+            self.stop.number = launch.any_number(self.stop.number)
         batches = Batches(train, plan["batch_size"], seed=plan["seed"], transform=draw)
-        if reestimate_statistics(self.model, self.guide, batches, seed=plan["seed"]):
+        if reestimate_statistics(self.model, self.guide, batches, seed=plan["seed"]) and launch.is_first():
             save_modules(self.model, self.guide, self.out / "checkpoint.npz")
         bound = "" if record.is_lower_bound else " (not a lower bound)"
         self.say(f"{record.step} steps in {record.seconds:.1f} s; {record.objective}{bound}; {record.path}")
@@ -173,25 +196,9 @@ class Fit:
 
     def fit_em(self, train):
         """Fit by exact EM and leave the same kind of checkpoint as SVI does."""
-        from .inference import fit_em
-        from .inference.atomic import write_atomically
-        from .inference.checkpoint import save_state
-        from .inference.isolation import root_modules
+        from .fit_exact import fit_exact
 
-        try:
-            record = fit_em(self.model, train, seed=self.config["seed"], progress=self.progress)
-        except ValueError as error:  # the options were checked when the pair was built
-            raise DataError(f"{self.data.name}: {error}") from error
-        modules = [dict(m.state_dict()) for m in root_modules(self.model, self.guide)]
-        save_state(self.out / "checkpoint.npz", {"modules": modules, "params": {}})
-        lines = [f"{i},{float(value)!r}" for i, value in enumerate(record.log_likelihoods)]
-        write_atomically(self.out / "history.csv", "\n".join(["step,log_likelihood", *lines, ""]).encode())
-        how = f"EM: {record.steps} E steps" if record.steps else "closed form"
-        self.say(
-            f"{how} in {record.seconds:.1f} s from {len(record.start_values)} start(s); "
-            f"training log p(x) = {record.log_likelihood:.4f} nats per datum"
-        )
-        return list(record.log_likelihoods)
+        return fit_exact(self, train)
 
     def fit_cavi(self, train):
         """Fit by coordinate ascent and leave the same kind of checkpoint as SVI does."""
@@ -208,7 +215,8 @@ class Fit:
 
             return closed_form(self.model, self.guide, rows)
         num = max(self.config["samples"], GLOBAL_SAMPLES) if several else self.config["samples"]
-        return evaluate(self.model, self.guide, rows, num_samples=num, progress=self.progress)
+        shared = self.config.get("ranks", 1) > 1  # then also in a report, which thus draws the same
+        return evaluate(self.model, self.guide, rows, num_samples=num, progress=self.progress, shared=shared)
 
     def exact(self, rows):
         """Exact log p(x) where the model knows it: mean and standard error."""

@@ -95,7 +95,7 @@ def _add_fit(command, handlers):
     budget = sub.add_mutually_exclusive_group()
     budget.add_argument("--epochs", type=_positive, help="passes over the data")
     budget.add_argument("--steps", type=_positive, help="optimiser steps")
-    sub.add_argument("--batch-size", type=_positive, help="rows per step")
+    sub.add_argument("--batch-size", type=_positive, help="rows per step, of each process under torchrun")
     sub.add_argument("--lr", type=_positive_float, help="learning rate of Adam at the start")
     sub.add_argument("--warm-up", type=_share, metavar="SHARE", help="share of the steps over which beta rises to 1")
     sub.add_argument("--samples", type=_positive, default=500, help="importance samples per datum in the evaluation")

@@ -34,6 +34,12 @@ def check_folder(out, config, resume=False, overwrite=False):
         return  # a run that ended before it had anything to lose
     before, now = read_config(out), json.loads(json.dumps(plain(config)))
     differ = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+    if "ranks" in differ:
+        then = before.get("ranks", 1)
+        how = f"resume it under torchrun --nproc-per-node {then}" if then > 1 else "resume it without torchrun"
+        raise RunError(
+            f"{out}: was started by {then} process(es), not {now.get('ranks', 1)}; {how}, or choose another --out"
+        )
     if differ == ["data_sha256"]:
         raise DataError(
             f"{config['data']}: is not what the run {out} began with; put that file back, or choose another --out"

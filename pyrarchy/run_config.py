@@ -22,6 +22,7 @@ _KINDS = {
     "objective": str,
     "seed": int,
     "samples": int,
+    "ranks": int,
 }
 
 

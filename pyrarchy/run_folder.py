@@ -175,7 +175,8 @@ def warm_up(config):
 
     total = config["steps"]
     if total is None:
-        total = config["epochs"] * (1 if config["batch_size"] is None else -(-config["rows"] // config["batch_size"]))
+        rows, size = config["rows"], config["batch_size"]
+        total = config["epochs"] * (1 if size is None else -(-rows // (size * config.get("ranks", 1))))
     rise = round(config["warm_up"] * total)
     return Temper(steps=rise) if rise else None
 

@@ -156,6 +156,7 @@ def content(fit, data, held_out, evaluation, exact, figures, table, remarks):
         data_line = f"{plan['data']}, binarised ({plan['binarize']}); figures on {where_from(data, held_out)}"
     differs = [f"Differs from the source: {fit.pair.differs}."] if fit.pair.differs else []
     budget = f"{plan['epochs']} epochs" if plan["epochs"] else f"{plan['steps']} steps"
+    together = f" on each of {plan['ranks']} processes" if plan.get("ranks", 1) > 1 else ""
     return ReportContent(
         title=f"{fit.pair.name} on {plan['data']}",
         pair=f"{fit.pair.model} + {fit.pair.guide}",
@@ -164,7 +165,9 @@ def content(fit, data, held_out, evaluation, exact, figures, table, remarks):
         source_link=fit.pair.source.link,
         data=data_line,
         objective={"em": "exact EM", "cavi": "coordinate ascent"}.get(plan["method"], objective),
-        budget="to convergence" if plan["method"] != "svi" else f"{budget}, batch {plan['batch_size'] or 'whole'}",
+        budget="to convergence"
+        if plan["method"] != "svi"
+        else f"{budget}, batch {plan['batch_size'] or 'whole'}{together}",
         warnings=tuple(remarks + collapsed(evaluation) + ([fit.pair.caution] if fit.pair.caution else []) + differs),
         log_px=log_px,
         log_px_name="log p(x), held out" if held_out else "log p(x) of the data fitted",

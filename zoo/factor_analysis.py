@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from .factor_analysis_em import FactorAnalysisFit, fit_factor_analysis
-from .sufficient_statistics import Statistics, constant_columns, sufficient_statistics
+from .sufficient_statistics import Statistics, constant_columns, pooled, sufficient_statistics
 
 __all__ = ["FactorAnalysis", "constant_columns"]
 
@@ -144,6 +144,10 @@ class FactorAnalysis(PyroModule):
     def statistics(self, x) -> Statistics:
         """Sufficient statistics of ``x`` (N, D), computed once, in float64."""
         return sufficient_statistics(x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x)
+
+    def pool(self, parts) -> Statistics:
+        """Sufficient statistics of all rows from those of the parts that they were cut into."""
+        return pooled(parts)
 
     def maximize_likelihood(self, statistics, **options) -> FactorAnalysisFit:
         """Fit by EM on ``statistics`` from several starts and set the parameters; ``options`` and the returned record

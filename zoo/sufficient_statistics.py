@@ -62,6 +62,23 @@ def sufficient_statistics(x, chunk=_ROWS):
     return statistics
 
 
+def pooled(parts):
+    r"""The :class:`Statistics` of all rows from those of parts, :math:`S = \sum_p \frac{n_p}{N} [S_p + d_p d_p^\top]`.
+
+    ``d`` is the distance of a part's mean from the whole one: nothing large is subtracted.
+
+    >>> x = np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 4.0], [1.0, 0.0], [3.0, 5.0]])
+    >>> both = pooled([sufficient_statistics(x[:2]), sufficient_statistics(x[2:])])
+    >>> both.num_data, np.allclose(both.covariance, np.cov(x.T, bias=True))
+    (5, True)
+    """
+    n = sum(part.num_data for part in parts)
+    mean = sum(part.num_data / n * part.mean for part in parts)
+    around = (part.covariance + np.outer(part.mean - mean, part.mean - mean) for part in parts)
+    covariance = sum(part.num_data / n * spread for part, spread in zip(parts, around, strict=True))
+    return Statistics(n, mean, covariance)
+
+
 def _accumulate(x, chunk, dtype):
     """One pass with products in ``dtype``; what overflows or is missing ends as a number that is not finite."""
     n, dim = x.shape
