@@ -7,12 +7,15 @@ random generators) is in the checkpoint, so that a killed run continues to the s
 import time
 from pathlib import Path
 
+import torch
+
 from .batches import as_batches
 from .bound import Bound
 from .checkpoint import previous
 from .elbo import ELBO
 from .isolation import isolated
 from .loop import Loop
+from .threads import set_threads, settle_threads, threads_kept
 
 
 def fit(
@@ -35,6 +38,7 @@ def fit(
     save_every=500,
     progress=False,
     tape=True,
+    threads=None,
 ):
     """Train a pair by SVI, in place.
 
@@ -56,6 +60,8 @@ def fit(
     :param bool progress: whether to show a progress bar.
     :param bool tape: whether steps are recorded once and replayed where that gives the same numbers to the last bit
         (:mod:`~pyrarchy.inference.tape`); the record's ``path`` says which way they went.
+    :param threads: torch's threads while training: a number, or ``"auto"`` for one or all, whichever takes steps faster
+        now (:mod:`~pyrarchy.inference.threads`); by default as many as torch has. The record says what it was.
     :returns: :class:`~pyrarchy.inference.Record`, in nats per datum.
     :raises ValueError: for a pair that would train wrongly (naming site or parameter), or inconsistent arguments.
     :raises DivergedError: when loss or gradient are not finite; the last good checkpoint stays.
@@ -71,16 +77,22 @@ def fit(
     if temper is not None and not isinstance(objective, Bound):
         raise ValueError(f"a temperature needs one of pyrarchy's bounds, not {type(objective).__name__}: its value at "
                          "temperature one could not be reported")  # fmt: skip
+    if threads not in (None, "auto") and (type(threads) is not int or threads < 1):
+        raise ValueError(f"threads must be a number of at least 1, 'auto' or None, not {threads!r}")
     if resume and out is None:
         raise ValueError("resume=True needs the folder: out=...")
     batches = as_batches(data, batch_size, seed)
     total = steps if steps is not None else epochs * len(batches)
     started = time.perf_counter()
-    with isolated(model, guide, seed=seed, train=True):
+    with isolated(model, guide, seed=seed, train=True), threads_kept():
+        most = torch.get_num_threads()
+        if threads == "auto":
+            set_threads(1)
         loop = Loop(model, guide, batches, objective, optimizer, schedule, temper, clip_norm, out, seed, tape)
         newest = None if out is None else Path(out) / "checkpoint.npz"
         if resume and (newest.exists() or previous(newest).exists()):
             loop.restore()
+        settle_threads(threads, loop, total, most)
         loop.run(total, callbacks, save_every, progress)
     loop.record.seconds = time.perf_counter() - started
     return loop.record

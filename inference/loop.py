@@ -62,8 +62,9 @@ class Loop:
         self.tensors = list(self.parameters.values())
         self.watch = FiniteWatch(model, guide)
         self.measure = Measure(model, guide, objective, self.tensors, temper, tape)
-        factory = optimizer if callable(optimizer) else adam(float(optimizer))
-        self.optimizer = factory(self.tensors)
+        self.tape = tape
+        self.factory = optimizer if callable(optimizer) else adam(float(optimizer))
+        self.optimizer = self.factory(self.tensors)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         if coupled:
             remarks.append(
@@ -169,6 +170,7 @@ class Loop:
             "setting": self.setting,
             "rng": rng_state(),
             "epoch_rng": self.epoch_rng,
+            "threads": self.record.threads,
         }
 
     def save(self):
@@ -192,19 +194,8 @@ class Loop:
             another configuration.
         """
         state, path, remark = load_latest(self.out / "checkpoint.npz")
-        needed = {
-            "modules",
-            "params",
-            "parameters",
-            "setting",
-            "optimizer",
-            "record",
-            "step",
-            "place",
-            "rng",
-            "epoch_rng",
-        }
-        if not isinstance(state, dict) or not needed <= state.keys():
+        needed = {"modules", "params", "parameters", "setting", "optimizer", "record", "step", "place", "rng"}
+        if not isinstance(state, dict) or not needed | {"epoch_rng"} <= state.keys():
             raise CheckpointError(f"{path}: holds no place in a training that could be continued; begin anew")
         if state["parameters"] != list(self.parameters):
             raise ValueError(f"{path}: the checkpoint is of another pair (its parameters are {state['parameters']})")
@@ -222,7 +213,7 @@ class Loop:
             self.temper.set_step(self.record.step - 1)
         self.record.remarks += [remark] if remark else []
         self.epoch, self.consumed = state["place"]["epoch"], state["place"]["consumed"]
-        self.epoch_rng = state["epoch_rng"]
+        self.epoch_rng, self.record.threads = state["epoch_rng"], state.get("threads")
         set_rng_state(state["rng"])
 
 

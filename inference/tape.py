@@ -45,7 +45,7 @@ class Tape:
             self.off = "this torch cannot record"
         self.roots = (model, guide, *watched)
         self.buffers = [b for root in root_modules(model, guide) for b in root.buffers()]
-        self.shapes, self.replays, self.steps = {}, 0, 0
+        self.shapes, self.replays, self.steps, self.checks = {}, 0, 0, CHECKS
 
     @property
     def path(self):
@@ -72,7 +72,7 @@ class Tape:
             self.off = f"'{change}' changed after {known.count} recorded steps"
             return self.compute(batch)
         known.count += 1
-        if known.count in CHECKS:
+        if known.count in self.checks:
             return self._checked(batch, known)
         self.replays += 1
         return known.replay(batch)

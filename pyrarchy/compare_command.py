@@ -112,6 +112,7 @@ def plan(args):
             "samples": args.samples,
             "device": "cpu",
             "dtype": "float32",
+            "threads": "auto",
         }
         used = data
     return configs, used

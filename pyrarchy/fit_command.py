@@ -3,16 +3,16 @@
 import math
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from .binarize import binarization
-from .faults import DataError
 from .fit_plan import data_for, training_plan
 from .folder_lock import folder_lock
 from .objectives import make_objective
-from .placement import default_dtype, find_device, in_default_dtype, on_device, to_device
+from .placement import default_dtype, find_device, in_default_dtype, on_device, to_device, use_threads
 from .registry import get_pair
 from .run_begin import check_folder, clear, data_sha256, sweep
 from .run_folder import prepare, warm_up, write_config
@@ -45,9 +45,10 @@ def run_fit(args):
         "samples": args.samples,
         "device": args.device,
         "dtype": args.dtype,
+        "threads": args.threads,
     }
     out = Path(args.out or f"runs/{args.pair.replace(':', '.')}")
-    fit = Fit(pair, data, config, out, resume=args.resume, threads=args.threads, quiet=args.quiet, stop=args.stop)
+    fit = Fit(pair, data, config, out, resume=args.resume, quiet=args.quiet, stop=args.stop)
     with folder_lock(out):
         sweep(out)
         check_folder(out, config, args.resume, args.overwrite)
@@ -65,10 +66,10 @@ def run_fit(args):
 class Fit:
     """One fit from data to report; :meth:`run` does all of it."""
 
-    def __init__(self, pair, whole, config, out, *, resume=False, threads=None, quiet=False, stop=None):
+    def __init__(self, pair, whole, config, out, *, resume=False, quiet=False, stop=None):
         self.pair, self.whole, self.config, self.out = pair, whole, config, out
         self.data, self.columns = prepare(pair, whole, config["options"])
-        self.resume, self.threads, self.quiet = resume, threads, quiet
+        self.resume, self.quiet = resume, quiet
         self.stop = StopRequest() if stop is None else stop
         self.prepared = binarization(config["binarize"]).prepare(self.data)
 
@@ -82,17 +83,18 @@ class Fit:
         """Whether to show bars: for someone who watches, not in a log."""
         return not self.quiet and sys.stderr.isatty()
 
+    @contextmanager
     def precision(self):
-        """What everything about the run is computed in."""
-        return default_dtype(self.config["dtype"])
+        """What everything about the run is computed in; afterwards torch's precision and threads are what they were."""
+        from .inference.threads import threads_kept
+
+        with default_dtype(self.config["dtype"]), threads_kept():
+            yield
 
     def build(self):
         """Build model and guide, where they can be trained as asked."""
-        import torch
-
         self.device = find_device(self.config["device"])
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        use_threads(self.config["threads"], self.config["method"])
         if self.config["method"] == "svi":
             self.objective = make_objective(self.config["objective"], self.config["estimator"])
         pair = self.pair(self.data, seed=self.config["seed"], **self.config["options"])
@@ -115,6 +117,7 @@ class Fit:
         from .run_report import write_outcome
 
         self.model, self.guide = model, guide
+        use_threads(getattr(curve, "threads", None) or self.config["threads"], self.config["method"])
         # Coordinate ascent grades a posterior over the data that it was fitted to; other rows are other posteriors.
         held_out = self.prepared.test is not None and self.config["method"] != "cavi"
         rows = to_tensors(self.prepared.test if held_out else self.prepared.train)
@@ -162,36 +165,22 @@ class Fit:
                 callbacks=(self.stop,),
                 out=self.out,
                 resume=self.resume,
+                threads=plan["threads"],
                 progress=self.progress,
             )
         batches = Batches(train, plan["batch_size"], seed=plan["seed"], transform=draw)
         if reestimate_statistics(self.model, self.guide, batches, seed=plan["seed"]):
             save_modules(self.model, self.guide, self.out / "checkpoint.npz")
         bound = "" if record.is_lower_bound else " (not a lower bound)"
-        self.say(f"{record.step} steps in {record.seconds:.1f} s; {record.objective}{bound}; {record.path}")
+        how = f"{record.path}; {record.describe_threads()}"
+        self.say(f"{record.step} steps in {record.seconds:.1f} s; {record.objective}{bound}; {how}")
         return record
 
     def fit_em(self, train):
         """Fit by exact EM and leave the same kind of checkpoint as SVI does."""
-        from .inference import fit_em
-        from .inference.atomic import write_atomically
-        from .inference.checkpoint import save_state
-        from .inference.isolation import root_modules
+        from .fit_exact import fit_exact
 
-        try:
-            record = fit_em(self.model, train, seed=self.config["seed"], progress=self.progress)
-        except ValueError as error:  # the options were checked when the pair was built
-            raise DataError(f"{self.data.name}: {error}") from error
-        modules = [dict(m.state_dict()) for m in root_modules(self.model, self.guide)]
-        save_state(self.out / "checkpoint.npz", {"modules": modules, "params": {}})
-        lines = [f"{i},{float(value)!r}" for i, value in enumerate(record.log_likelihoods)]
-        write_atomically(self.out / "history.csv", "\n".join(["step,log_likelihood", *lines, ""]).encode())
-        how = f"EM: {record.steps} E steps" if record.steps else "closed form"
-        self.say(
-            f"{how} in {record.seconds:.1f} s from {len(record.start_values)} start(s); "
-            f"training log p(x) = {record.log_likelihood:.4f} nats per datum"
-        )
-        return list(record.log_likelihoods)
+        return fit_exact(self, train)
 
     def fit_cavi(self, train):
         """Fit by coordinate ascent and leave the same kind of checkpoint as SVI does."""

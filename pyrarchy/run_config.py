@@ -59,6 +59,7 @@ def read_config(run):
         raise DamagedRunError(
             f"{path}: its entry 'dtype' is {content['dtype']!r}, not one of {', '.join(DTYPES)}; fit again"
         )
+    content.setdefault("threads", "auto")
     return _Config(path, content)
 
 
