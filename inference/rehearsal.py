@@ -1,5 +1,6 @@
 """Training steps that leave no trace, for whoever wants to know how long one takes."""
 
+import pyro
 import torch
 
 from .isolation import rng_state, set_rng_state
@@ -24,7 +25,8 @@ class Rehearsal:
         self.optimizer = loop.factory(self.copies)
 
     def __enter__(self):
-        self.before = rng_state()
+        self.before, self.validation = rng_state(), pyro.validation_enabled(False)
+        self.validation.__enter__()
         self.buffers = [(b, b.clone()) for b in self.measure.tape.buffers]
         self.batch = next(iter(self.loop.batches.epoch(0)))
         return self
@@ -33,6 +35,7 @@ class Rehearsal:
         for buffer, value in self.buffers:
             buffer.copy_(value)
         set_rng_state(self.before)
+        self.validation.__exit__(*caught)
 
     def step(self):
         """A step as the loop takes it, at temperature one."""

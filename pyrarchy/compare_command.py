@@ -113,6 +113,7 @@ def plan(args):
             "device": "cpu",
             "dtype": "float32",
             "threads": "auto",
+            "tape": True,
         }
         used = data
     return configs, used

@@ -14,7 +14,7 @@ from .folder_lock import folder_lock
 from .objectives import make_objective
 from .placement import default_dtype, find_device, in_default_dtype, on_device, to_device, use_threads
 from .registry import get_pair
-from .run_begin import check_folder, clear, data_sha256, sweep
+from .run_begin import check_folder, clear, data_sha256, settle, sweep
 from .run_folder import prepare, warm_up, write_config
 from .stop_request import StopRequest
 
@@ -46,11 +46,13 @@ def run_fit(args):
         "device": args.device,
         "dtype": args.dtype,
         "threads": args.threads,
+        "tape": args.tape,
     }
     out = Path(args.out or f"runs/{args.pair.replace(':', '.')}")
-    fit = Fit(pair, data, config, out, resume=args.resume, quiet=args.quiet, stop=args.stop)
+    fit = Fit(pair, data, config, out, resume=args.resume, quiet=args.quiet, stop=args.stop, profile=args.profile)
     with folder_lock(out):
         sweep(out)
+        settle(config, out, args.resume)
         check_folder(out, config, args.resume, args.overwrite)
         begun = (out / "config.json").exists()
         if args.resume and not begun:
@@ -66,10 +68,10 @@ def run_fit(args):
 class Fit:
     """One fit from data to report; :meth:`run` does all of it."""
 
-    def __init__(self, pair, whole, config, out, *, resume=False, quiet=False, stop=None):
+    def __init__(self, pair, whole, config, out, *, resume=False, quiet=False, stop=None, profile=False):
         self.pair, self.whole, self.config, self.out = pair, whole, config, out
         self.data, self.columns = prepare(pair, whole, config["options"])
-        self.resume, self.quiet = resume, quiet
+        self.resume, self.quiet, self.profile = resume, quiet, profile
         self.stop = StopRequest() if stop is None else stop
         self.prepared = binarization(config["binarize"]).prepare(self.data)
 
@@ -143,7 +145,7 @@ class Fit:
 
     def fit_svi(self, train):
         """Train by SVI with the plan's warm-up and decay."""
-        from .inference import Batches, fit, reestimate_statistics
+        from .inference import Batches, fit, profile_step, reestimate_statistics
         from .inference.loop import save_modules
 
         plan = self.config
@@ -166,6 +168,7 @@ class Fit:
                 out=self.out,
                 resume=self.resume,
                 threads=plan["threads"],
+                tape=plan["tape"],
                 progress=self.progress,
             )
         batches = Batches(train, plan["batch_size"], seed=plan["seed"], transform=draw)
@@ -174,6 +177,10 @@ class Fit:
         bound = "" if record.is_lower_bound else " (not a lower bound)"
         how = f"{record.path}; {record.describe_threads()}"
         self.say(f"{record.step} steps in {record.seconds:.1f} s; {record.objective}{bound}; {how}")
+        if self.profile:
+            use_threads(record.threads, "svi")
+            how = {"objective": self.objective, "optimizer": plan["lr"], "tape": plan["tape"], "seed": plan["seed"]}
+            self.say(profile_step(self.model, self.guide, batches, **how).table())
         return record
 
     def fit_em(self, train):

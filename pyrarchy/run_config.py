@@ -60,6 +60,7 @@ def read_config(run):
             f"{path}: its entry 'dtype' is {content['dtype']!r}, not one of {', '.join(DTYPES)}; fit again"
         )
     content.setdefault("threads", "auto")
+    content.setdefault("tape", True)
     return _Config(path, content)
 
 

@@ -87,6 +87,8 @@ def test_a_resumed_run_keeps_its_threads(here, command, refused, tmp_path, no_pi
     assert load_state(out / "checkpoint.npz")["threads"] == 1
     said = refused(2, "fit", *RUNS["vae"], "--threads", 2, "--resume", "--out", out)
     assert "was started with another threads (threads=auto)" in said
+    command("fit", *RUNS["ppca"], "--threads", 3, "--quiet", "--out", tmp_path / "three")
+    assert command("fit", *RUNS["ppca"], "--resume", "--quiet", "--out", tmp_path / "three")[0] == 0  # kept, unsaid
     assert "1 thread (as before)" in "\n".join(command("fit", *RUNS["vae"], "--resume", "--out", out)[1])
     assert "whole number of at least 1" in refused(2, "fit", "vae", "--threads", "some")
 
