@@ -194,8 +194,9 @@ class Loop:
             another configuration.
         """
         state, path, remark = load_latest(self.out / "checkpoint.npz")
-        needed = {"modules", "params", "parameters", "setting", "optimizer", "record", "step", "place", "rng"}
-        if not isinstance(state, dict) or not needed | {"epoch_rng"} <= state.keys():
+        needed = {"modules", "params", "parameters", "setting", "optimizer"}
+        needed |= {"record", "step", "place", "rng", "epoch_rng"}
+        if not isinstance(state, dict) or not needed <= state.keys():
             raise CheckpointError(f"{path}: holds no place in a training that could be continued; begin anew")
         if state["parameters"] != list(self.parameters):
             raise ValueError(f"{path}: the checkpoint is of another pair (its parameters are {state['parameters']})")
