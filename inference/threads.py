@@ -16,7 +16,7 @@ from .python_state import PythonState
 from .rehearsal import Rehearsal
 
 SHORT = 10.0  # seconds at the pace of the first pass, which is slow; a shorter training would feel the timing
-STEPS = 5  # timed of one thread, of all, and of one again
+BLOCKS, STEPS = 3, 5  # of all threads, each with one of a single thread before and behind: others' work comes in bursts
 PATIENCE = 4  # times what one thread took: so much slower, the steps of all are not waited for
 GAIN = 0.9  # all threads must take at most this share of the time: cores are taken from somebody
 
@@ -82,11 +82,15 @@ def time_steps(step, most):
     """Median seconds of a step on one thread and on ``most``."""
     for _ in range(2):  # recorded, checked
         step()
-    one = timed(step)
-    set_threads(most)
-    several = timed(step, PATIENCE * sum(one))
-    set_threads(1)
-    one += timed(step)
+    one, several = timed(step), []
+    patience = PATIENCE * sum(one)
+    for _ in range(BLOCKS):
+        set_threads(most)
+        block = timed(step, patience)
+        set_threads(1)
+        one, several = one + timed(step), several + block
+        if len(block) < STEPS:
+            break
     return statistics.median(one), statistics.median(several)
 
 

@@ -130,6 +130,20 @@ def test_all_threads_are_not_waited_for(monkeypatch):
     assert steps.count(5) == 1 and steps.count(1) == 2 * (threads.STEPS + 1)
 
 
+def test_a_burst_of_somebody_else_s_work_does_not_decide(monkeypatch):
+    """All threads are twice as fast, but for the first block, which somebody else's work falls into."""
+    steps = []
+
+    def seconds_of(step):
+        steps.append(torch.get_num_threads())
+        return 2.0 if steps[-1] == 1 or steps.count(2) <= threads.STEPS + 1 else 1.0
+
+    monkeypatch.setattr(threads, "seconds_of", seconds_of)
+    with threads.threads_kept():
+        threads.set_threads(1)
+        assert threads.time_steps(lambda: None, 2) == (2.0, 1.0)
+
+
 class Counting(PyroModule):
     """Its Python counts the passes."""
 
