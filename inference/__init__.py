@@ -47,6 +47,7 @@ from .mutual_information import Information, label_information, number_informati
 from .parallel import LostRankError
 from .predictive_check import PredictiveCheck, predictive_check
 from .preflight import preflight
+from .profile_step import Profile, profile_step
 from .psis import psis, trust
 from .psis_posterior import GlobalKHat, UntrustedGuideError, global_k_hat, psis_posterior
 from .rates import describe_layer
@@ -104,6 +105,7 @@ __all__ = [
     "Outcome",
     "PairCheck",
     "PredictiveCheck",
+    "Profile",
     "Record",
     "Renyi",
     "Resampled",
@@ -157,6 +159,7 @@ __all__ = [
     "number_information",
     "predictive_check",
     "preflight",
+    "profile_step",
     "psis",
     "psis_posterior",
     "rank_elpd",

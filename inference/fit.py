@@ -6,6 +6,8 @@ random generators) is in the checkpoint, so that a killed run continues to the s
 
 import time
 
+import torch
+
 from . import parallel
 from .batches import as_batches
 from .bound import Bound
@@ -13,6 +15,7 @@ from .elbo import ELBO
 from .isolation import isolated
 from .loop import Loop
 from .shared_loop import SharedLoop, share_batches
+from .threads import set_threads, settle_threads, threads_kept
 
 
 def fit(
@@ -35,6 +38,7 @@ def fit(
     save_every=500,
     progress=False,
     tape=True,
+    threads=None,
 ):
     """Train a pair by SVI, in place.
 
@@ -56,6 +60,8 @@ def fit(
     :param bool progress: whether to show a progress bar.
     :param bool tape: whether steps are recorded once and replayed where that gives the same numbers to the last bit
         (:mod:`~pyrarchy.inference.tape`); the record's ``path`` says which way they went.
+    :param threads: torch's threads while training: a number, or ``"auto"`` for one or all, whichever takes steps faster
+        now (:mod:`~pyrarchy.inference.threads`); by default as many as torch has. The record says what it was.
     :returns: :class:`~pyrarchy.inference.Record`, in nats per datum.
 
     Where a process group of ``torch.distributed`` is initialised, its processes train together: each calls ``fit`` with the
@@ -75,16 +81,22 @@ def fit(
     if temper is not None and not isinstance(objective, Bound):
         raise ValueError(f"a temperature needs one of pyrarchy's bounds, not {type(objective).__name__}: its value at "
                          "temperature one could not be reported")  # fmt: skip
+    if threads not in (None, "auto") and (type(threads) is not int or threads < 1):
+        raise ValueError(f"threads must be a number of at least 1, 'auto' or None, not {threads!r}")
     if resume and out is None:
         raise ValueError("resume=True needs the folder: out=...")
     batches = share_batches(as_batches(data, batch_size, seed))
     total = steps if steps is not None else epochs * len(batches)
     started = time.perf_counter()
-    with isolated(model, guide, seed=parallel.own_seed(seed), train=True):
+    with isolated(model, guide, seed=parallel.own_seed(seed), train=True), threads_kept():
+        most = torch.get_num_threads()
+        if threads == "auto":
+            set_threads(1)
         kind = Loop if parallel.ranks() == 1 else SharedLoop
         loop = kind(model, guide, batches, objective, optimizer, schedule, temper, clip_norm, out, seed, tape)
         if resume and loop.begun():
             loop.restore()
+        settle_threads(threads, loop, total, most)
         loop.run(total, callbacks, save_every, progress)
     loop.record.seconds = time.perf_counter() - started
     return loop.record

@@ -63,8 +63,9 @@ class Loop:
         self.tensors = list(self.parameters.values())
         self.watch = FiniteWatch(model, guide)
         self.measure = Measure(model, guide, objective, self.tensors, temper, tape)
-        factory = optimizer if callable(optimizer) else adam(float(optimizer))
-        self.optimizer = factory(self.tensors)
+        self.tape = tape
+        self.factory = optimizer if callable(optimizer) else adam(float(optimizer))
+        self.optimizer = self.factory(self.tensors)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         if coupled:
             remarks.append(
@@ -173,6 +174,7 @@ class Loop:
             "setting": self.setting,
             "rng": rng_state(),
             "epoch_rng": self.epoch_rng,
+            "threads": self.record.threads,
         }
 
     def save(self):
@@ -218,7 +220,7 @@ class Loop:
             self.temper.set_step(self.record.step - 1)
         self.record.remarks += [remark] if remark else []
         self.epoch, self.consumed = state["place"]["epoch"], state["place"]["consumed"]
-        self.epoch_rng = state["epoch_rng"]
+        self.epoch_rng, self.record.threads = state["epoch_rng"], state.get("threads")
         set_rng_state(state["rng"])
         return state
 

@@ -20,6 +20,7 @@ class Record:
     :ivar float seconds: wall time of this process, set-up included.
     :ivar list remarks: what happened on the way, in words.
     :ivar str path: how the steps were computed, by a tape or under Pyro and then why, in words.
+    :ivar int threads: on how many threads, and ``threads_why``; ``None`` where no number was asked for.
     """
 
     objective: str = ""
@@ -33,6 +34,8 @@ class Record:
     seconds: float = 0.0
     remarks: list = field(default_factory=list)
     path: str = ""
+    threads: int | None = None
+    threads_why: str = ""
 
     CURVES = ("losses", "values", "temperatures", "grad_norms", "learning_rates")
 
@@ -44,6 +47,10 @@ class Record:
         self.grad_norms.append(grad_norm)
         self.learning_rates.append(learning_rate)
         self.step += 1
+
+    def describe_threads(self):
+        """On how many threads and why, in words."""
+        return f"{self.threads} thread{'s' if self.threads > 1 else ''} ({self.threads_why})" if self.threads else ""
 
     def to_csv(self):
         """The curves as text: step, loss, value, temperature, grad_norm, learning_rate."""

@@ -45,7 +45,7 @@ class Tape:
             self.off = "this torch cannot record"
         self.roots = (model, guide, *watched)
         self.buffers = [b for root in root_modules(model, guide) for b in root.buffers()]
-        self.shapes, self.replays, self.steps = {}, 0, 0
+        self.shapes, self.replays, self.steps, self.checks = {}, 0, 0, CHECKS
 
     @property
     def path(self):
@@ -59,7 +59,7 @@ class Tape:
         self.steps += 1
         if self.off is not None:
             return self.compute(batch)
-        signature = mode, *(_signature(part) for part in batch)
+        signature = _signature_of(batch, mode)
         if signature not in self.shapes:
             if len(self.shapes) < SHAPES:
                 self.shapes[signature] = None
@@ -72,11 +72,15 @@ class Tape:
             self.off = f"'{change}' changed after {known.count} recorded steps"
             return self.compute(batch)
         known.count += 1
-        if known.count in CHECKS or (self.staged and batch is not known.batch):
+        if known.count in self.checks or (self.staged and batch is not known.batch):
             known.batch = batch
             return self._checked(batch, known)
         self.replays += 1
         return known.replay(batch)
+
+    def recorded(self, batch, mode=None):
+        """The recording for such a batch, where there is one."""
+        return self.shapes.get(_signature_of(batch, mode))
 
     def _record(self, batch, signature):
         """The numbers of a pass that is recorded; whether the recording is of use is seen afterwards."""
@@ -172,6 +176,10 @@ def _copy(tensor):
     memory = torch.empty(span + line, dtype=tensor.dtype, device=tensor.device)
     into = (tensor.data_ptr() - memory.data_ptr()) // tensor.element_size() % line
     return memory.as_strided(tensor.size(), tensor.stride(), into).copy_(tensor.detach())
+
+
+def _signature_of(batch, mode):
+    return mode, *(_signature(part) for part in batch)
 
 
 def _signature(part):

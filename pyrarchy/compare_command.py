@@ -112,6 +112,8 @@ def plan(args):
             "samples": args.samples,
             "device": "cpu",
             "dtype": "float32",
+            "threads": "auto",
+            "tape": True,
         }
         used = data
     return configs, used

@@ -3,7 +3,7 @@
 import math
 import sys
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,9 @@ from .binarize import binarization
 from .fit_plan import data_for, training_plan
 from .folder_lock import folder_lock
 from .objectives import make_objective
-from .placement import default_dtype, find_device, in_default_dtype, on_device, to_device
+from .placement import default_dtype, find_device, in_default_dtype, on_device, to_device, use_threads
 from .registry import get_pair
-from .run_begin import check_folder, clear, data_sha256, sweep
+from .run_begin import check_folder, clear, data_sha256, settle, sweep
 from .run_folder import prepare, warm_up, write_config
 from .stop_request import StopRequest
 
@@ -55,14 +55,17 @@ def begin(args, folder):
         "samples": args.samples,
         "device": args.device,
         "dtype": args.dtype,
+        "threads": args.threads,
+        "tape": args.tape,
     }
     if launch.processes() > 1:
         config["ranks"] = launch.processes()
     out = Path(args.out or f"runs/{args.pair.replace(':', '.')}")
-    fit = Fit(pair, data, config, out, resume=args.resume, threads=args.threads, quiet=args.quiet, stop=args.stop)
+    fit = Fit(pair, data, config, out, resume=args.resume, quiet=args.quiet, stop=args.stop, profile=args.profile)
     if launch.is_first():
         folder.enter_context(folder_lock(out))
         sweep(out)
+        settle(config, out, args.resume)
         check_folder(out, config, args.resume, args.overwrite)
     begun = (out / "config.json").exists()
     if args.resume and not begun:
@@ -78,10 +81,10 @@ def begin(args, folder):
 class Fit:
     """One fit from data to report; :meth:`run` does all of it."""
 
-    def __init__(self, pair, whole, config, out, *, resume=False, threads=None, quiet=False, stop=None):
+    def __init__(self, pair, whole, config, out, *, resume=False, quiet=False, stop=None, profile=False):
         self.pair, self.whole, self.config, self.out = pair, whole, config, out
         self.data, self.columns = prepare(pair, whole, config["options"])
-        self.resume, self.threads, self.quiet = resume, threads, quiet or not launch.is_first()
+        self.resume, self.quiet, self.profile = resume, quiet or not launch.is_first(), profile
         self.stop = StopRequest() if stop is None else stop
         self.prepared = binarization(config["binarize"]).prepare(self.data)
 
@@ -95,17 +98,18 @@ class Fit:
         """Whether to show bars: for someone who watches, not in a log."""
         return not self.quiet and sys.stderr.isatty()
 
+    @contextmanager
     def precision(self):
-        """What everything about the run is computed in."""
-        return default_dtype(self.config["dtype"])
+        """What everything about the run is computed in; afterwards torch's precision and threads are what they were."""
+        from .inference.threads import threads_kept
+
+        with default_dtype(self.config["dtype"]), threads_kept():
+            use_threads(self.config["threads"], self.config["method"])
+            yield
 
     def build(self):
         """Build model and guide, where they can be trained as asked."""
-        import torch
-
         self.device = launch.own_device(find_device(self.config["device"]))
-        if self.threads:
-            torch.set_num_threads(self.threads)
         if self.config["method"] == "svi":
             self.objective = make_objective(self.config["objective"], self.config["estimator"])
         pair = self.pair(self.data, seed=self.config["seed"], **self.config["options"])
@@ -132,6 +136,7 @@ class Fit:
         from .run_report import write_outcome
 
         self.model, self.guide = model, guide
+        use_threads(getattr(curve, "threads", None) or self.config["threads"], self.config["method"])
         # Coordinate ascent grades a posterior over the data that it was fitted to; other rows are other posteriors.
         held_out = self.prepared.test is not None and self.config["method"] != "cavi"
         rows = to_tensors(self.prepared.test if held_out else self.prepared.train)
@@ -160,7 +165,7 @@ class Fit:
 
     def fit_svi(self, train):
         """Train by SVI with the plan's warm-up and decay."""
-        from .inference import Batches, fit, reestimate_statistics
+        from .inference import Batches, fit, profile_step, reestimate_statistics
         from .inference.loop import save_modules
         from .inference.shared_loop import share_batches
 
@@ -184,6 +189,8 @@ class Fit:
                 callbacks=(self.stop,),
                 out=self.out,
                 resume=self.resume,
+                threads=plan["threads"],
+                tape=plan["tape"],
                 progress=self.progress,
             )
             self.stop.number = launch.any_number(self.stop.number)
@@ -191,7 +198,12 @@ class Fit:
         if reestimate_statistics(self.model, self.guide, batches, seed=plan["seed"]) and launch.is_first():
             save_modules(self.model, self.guide, self.out / "checkpoint.npz")
         bound = "" if record.is_lower_bound else " (not a lower bound)"
-        self.say(f"{record.step} steps in {record.seconds:.1f} s; {record.objective}{bound}; {record.path}")
+        how = f"{record.path}; {record.describe_threads()}"
+        self.say(f"{record.step} steps in {record.seconds:.1f} s; {record.objective}{bound}; {how}")
+        if self.profile and launch.is_first():
+            use_threads(record.threads, "svi")
+            how = {"objective": self.objective, "optimizer": plan["lr"], "tape": plan["tape"], "seed": plan["seed"]}
+            self.say(profile_step(self.model, self.guide, batches, **how).table())
         return record
 
     def fit_em(self, train):

@@ -1,11 +1,13 @@
-"""``pyrarchy fit`` for models with an exact E step: EM, or a closed form, on the training rows."""
+"""``pyrarchy fit`` of a model with closed forms: exact EM, or its maximum likelihood at once."""
+
+from threadpoolctl import threadpool_limits
 
 from . import launch
 from .faults import DataError
 
 
 def fit_exact(fit, train):
-    """Fit by EM and leave checkpoint and history in the run folder; returns the log-likelihoods along the climb.
+    """Fit a :class:`~.fit_command.Fit`'s model by EM; writes checkpoint and history, returns the log-likelihoods.
 
     Several processes read a part of the rows each, and process 0 writes.
     """
@@ -14,8 +16,10 @@ def fit_exact(fit, train):
     from .inference.checkpoint import save_state
     from .inference.isolation import root_modules
 
+    asked = None if fit.config["threads"] == "auto" else fit.config["threads"]
     try:
-        record = fit_em(fit.model, train, seed=fit.config["seed"], progress=fit.progress)
+        with threadpool_limits(asked, user_api="blas"):  # numpy's, which torch does not govern
+            record = fit_em(fit.model, train, seed=fit.config["seed"], progress=fit.progress)
     except ValueError as error:  # the options were checked when the pair was built
         refusal = DataError(f"{fit.data.name}: {error}")
         refusal.said = getattr(error, "said", False)

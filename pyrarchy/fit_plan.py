@@ -40,6 +40,8 @@ def training_plan(pair, args):
         words = ("objective", "estimator", "epochs", "steps", "batch_size", "lr", "warm_up")
         given = ["--" + word.replace("_", "-") for word in words if getattr(args, word) is not None]
         given += ["--device"] if getattr(args, "device", "cpu") != "cpu" else []
+        given += ["--no-tape"] if getattr(args, "tape", None) is False else []
+        given += ["--profile"] if getattr(args, "profile", False) else []
         if given:
             how = {"em": "exact EM", "cavi": "coordinate ascent"}[pair.training.method]
             raise ValueError(f"pair {pair.name} is fitted by {how}, to convergence; leave {', '.join(given)} away")
@@ -61,5 +63,7 @@ def training_plan(pair, args):
                              "quantity than log p(x); leave --warm-up away")  # fmt: skip
     elif over_weights or name in OF_PYRO:  # the row's warm-up is for the row's own objective
         plan["warm_up"] = 0.0
+    if getattr(args, "profile", False) and args.device.partition(":")[0] != "cpu":
+        raise ValueError("--profile times what the CPU does, and a device works on behind it; leave --device away")
     parse_objective(plan["objective"])
     return plan

@@ -104,7 +104,17 @@ def _add_fit(command, handlers):
     existing = sub.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="continue the run in --out")
     existing.add_argument("--overwrite", action="store_true", help="begin anew in --out, in place of the run there")
-    sub.add_argument("--threads", type=_positive, help="torch's threads")
+    sub.add_argument(
+        "--threads", type=_threads, metavar="auto|N",
+        help="torch's threads; auto (the default) times a few steps of a training that is not short, and takes one or all",
+    )  # fmt: skip
+    sub.add_argument(
+        "--no-tape", dest="tape", action="store_const", const=False,
+        help="run every step under Pyro, instead of recording one and replaying it: slower, the same numbers",
+    )  # fmt: skip
+    sub.add_argument(
+        "--profile", action="store_true", help="print where a training step's time goes; changes no number"
+    )
     sub.add_argument("--device", default="cpu", help="where to train: cpu, cuda, cuda:1, mps (default %(default)s)")
     sub.add_argument(
         "--dtype", choices=["float32", "float64"], default="float32", help="precision (default %(default)s)"
@@ -180,6 +190,10 @@ def _number(kind, fits, needed):
 
 _positive = _number(int, lambda value: value >= 1, "a whole number of at least 1")
 _seed = _number(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 2^32 - 1")
+
+
+def _threads(text):
+    return text if text == "auto" else _positive(text)
 
 
 def _seeds(text):

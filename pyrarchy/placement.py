@@ -1,9 +1,10 @@
-"""``--device`` and ``--dtype``: where a pair is trained, by torch's own names, and in which precision.
+"""``--device``, ``--dtype`` and ``--threads``: where a pair is trained, by torch's own names, and in which precision.
 
 Training alone runs on the device; evaluation, figures and the files of a run are made on the CPU, so that a run opens
 on a machine without the device. The same seed gives other numbers on another device.
 """
 
+import os
 from contextlib import contextmanager, nullcontext
 
 DTYPES = ("float32", "float64")
@@ -40,6 +41,19 @@ def default_dtype(name):
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def use_threads(asked, method):
+    """Give torch the threads asked for; ``"auto"`` is for the training to settle, and one thread where nothing is timed.
+
+    What a run computes after its training has the training's threads.
+    """
+    from .inference.threads import set_threads
+
+    if asked != "auto":
+        set_threads(asked)
+    elif method != "svi" and not os.environ.get("OMP_NUM_THREADS"):
+        set_threads(1)
 
 
 @contextmanager

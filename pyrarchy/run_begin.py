@@ -8,6 +8,17 @@ from .faults import DamagedRunError, DataError, RunError
 from .run_config import plain, read_config
 from .run_folder import FILES
 
+# How the numbers are computed, and what it is where nothing is said. A run that is resumed keeps it.
+KEPT = {"threads": "auto", "tape": True}
+
+
+def settle(config, out, resume=False):
+    """Fill in, in place, what a run keeps from its beginning where the command line says nothing (``None``)."""
+    before = read_config(out) if resume and (out / "config.json").exists() else {}
+    for key, usual in KEPT.items():
+        if config[key] is None:
+            config[key] = before.get(key, usual)
+
 
 def check_folder(out, config, resume=False, overwrite=False):
     """See that a run may begin or go on in a folder; an existing run is neither mixed with another nor overwritten.

@@ -60,6 +60,8 @@ def read_config(run):
         raise DamagedRunError(
             f"{path}: its entry 'dtype' is {content['dtype']!r}, not one of {', '.join(DTYPES)}; fit again"
         )
+    content.setdefault("threads", "auto")
+    content.setdefault("tape", True)
     return _Config(path, content)
 
 

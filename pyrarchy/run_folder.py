@@ -205,6 +205,7 @@ def read_curve(run):
         lower = getattr(objective, "is_lower_bound", True)
         said = state.get("said", {"is_lower_bound": lower, "remarks": []})  # older ones do not say
         record = Record(words, said["is_lower_bound"], step=state["step"])
+        record.threads = state.get("threads")
         record.remarks = [*said["remarks"], *([remark] if remark else [])]
         for curve, values in state["record"].items():
             setattr(record, curve, values.tolist())

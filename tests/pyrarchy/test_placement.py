@@ -1,12 +1,15 @@
-"""Devices and precisions: what is not there is one line, and float64 reaches every number of a run."""
+"""Devices and precisions, threads: what is not there is one line, and float64 reaches every number of a run."""
 
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import pyrarchy
+from pyrarchy import fit_command, inference
 from pyrarchy.inference import load_state
 from pyrarchy.placement import default_dtype, find_device
+from pyrarchy.run_config import read_config
 
 from .conftest import RUNS
 
@@ -44,6 +47,65 @@ def test_float64_reaches_every_number(name, here, command, tmp_path):
     assert command("sample", out, "--num", 3, "--out", tmp_path / "s.npz")[0] == 0
     with np.load(tmp_path / "s.npz") as found:
         assert {found[key].dtype.name for key in found.files} <= {"float64", "int64"}
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    """Torch says that it has four threads, and notes what it is given in this list."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    given = [4]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: given[-1])
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    return given
+
+
+@pytest.mark.parametrize("method", ["svi", "em", "cavi"])
+def test_a_run_computes_on_its_threads_to_the_end(method, here, command, tmp_path, no_pictures, cores, monkeypatch):
+    """Evaluation and a later report, too; afterwards torch has its own again."""
+    name = {"svi": ("vae", "z_dim=3", "hidden=7,5", "--data", "unit.npy", "--steps", "9"),
+            "em": ("ppca", "z_dim=2", "--data", "real.csv"), "cavi": ("normal_gamma",)}[method]  # fmt: skip
+    evaluate, seen = fit_command.Fit.evaluate, []
+
+    def look(self, *args):
+        seen.append(torch.get_num_threads())
+        return evaluate(self, *args)
+
+    monkeypatch.setattr(fit_command.Fit, "evaluate", look)
+    words = ("fit", *name, "--samples", "7")
+    code, said, _ = command(*words, "--out", tmp_path / "auto")
+    assert code == 0 and read_config(tmp_path / "auto")["threads"] == "auto"
+    assert ("1 thread (not timed: a short run)" in "\n".join(said)) == (method == "svi")
+    assert command(*words, "--threads", 2, "--quiet", "--out", tmp_path / "two")[0] == 0
+    for out in ("auto", "two"):
+        assert command("report", tmp_path / out, "--quick")[0] == 0
+    assert seen == [1, 2, 1, 2] and cores[-1] == 4
+
+
+def test_a_resumed_run_keeps_its_threads(here, command, refused, tmp_path, no_pictures, cores):
+    out = tmp_path / "run"
+    assert command("fit", *RUNS["vae"], "--quiet", "--out", out)[0] == 0
+    assert load_state(out / "checkpoint.npz")["threads"] == 1
+    said = refused(2, "fit", *RUNS["vae"], "--threads", 2, "--resume", "--out", out)
+    assert "was started with another threads (threads=auto)" in said
+    command("fit", *RUNS["ppca"], "--threads", 3, "--quiet", "--out", tmp_path / "three")
+    assert command("fit", *RUNS["ppca"], "--resume", "--quiet", "--out", tmp_path / "three")[0] == 0  # kept, unsaid
+    assert "1 thread (as before)" in "\n".join(command("fit", *RUNS["vae"], "--resume", "--out", out)[1])
+    assert "whole number of at least 1" in refused(2, "fit", "vae", "--threads", "some")
+
+
+def test_numpy_s_blas_has_the_threads_asked_for(here, command, tmp_path, no_pictures, monkeypatch):
+    """Torch's number does not govern it."""
+    seen, em = [], inference.fit_em
+
+    def look(*args, **kwargs):
+        seen.append({pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"})
+        return em(*args, **kwargs)
+
+    monkeypatch.setattr(inference, "fit_em", look)
+    with threadpool_limits(2, user_api="blas"):
+        for number, out in (("auto", "auto"), (1, "one")):
+            assert command("fit", *RUNS["ppca"], "--threads", number, "--quiet", "--out", tmp_path / out)[0] == 0
+    assert seen == [{2}, {1}]
 
 
 def test_the_default_is_put_back_after_an_error():
