@@ -15,7 +15,7 @@ from pyrarchy.zoo import MarkovHVAE
 from .hand_hierarchy import HandHierarchy, HandLadder
 from .interleave import interleave, summarise
 from .machine import one_thread
-from .svi_steps import HAND, OURS, PYRO, Setting, compare, hand_variant, our_variant, pyro_variant
+from .svi_steps import HAND, OURS, PYRO, WARM_UP, Setting, compare, hand_variant, our_variant, pyro_variant
 
 DEPTHS = (2, 3, 4, 5)
 
@@ -111,5 +111,5 @@ def measure(name, rounds):
     if name in SETTINGS:
         return compare(SETTINGS[name], rounds)
     one_thread()
-    timings = interleave(ladders(), rounds, slice_seconds=0.03, clock=process_time)
+    timings = interleave(ladders(), rounds, slice_seconds=0.03, warm_up=WARM_UP, clock=process_time)
     return {"title": "One layer more (ladder, batch 20)", "timings": [t.as_dict() for t in slopes(timings)]}

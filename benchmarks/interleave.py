@@ -57,7 +57,7 @@ def interleave(variants, rounds=40, *, slice_seconds=SLICE_SECONDS, warm_up=3, s
     :param variants: a sequence of :class:`Variant`; the first is the reference.
     :param int rounds: how many slices of each.
     :param float slice_seconds: target length of the reference's slice; every variant takes as many steps in a slice.
-    :param int warm_up: untimed calls of each variant before the first round (compilation, allocation).
+    :param int warm_up: untimed steps of each variant before the first round (compilation, allocation).
     :param int seed: of the order within the rounds.
     :returns: list of :class:`Timing` in the order of the variants.
     :raises ValueError: for fewer than one round or two variants of one name.
@@ -70,7 +70,7 @@ def interleave(variants, rounds=40, *, slice_seconds=SLICE_SECONDS, warm_up=3, s
         raise ValueError(f"variants need distinct names, at least one, not {names}")
     for variant in variants:
         with variant.around():
-            for _ in range(warm_up):
+            for _ in range(-(-warm_up // variant.steps)):
                 variant.step()
     reference = variants[0]
     one = _slice(reference, 1, clock)

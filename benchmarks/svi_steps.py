@@ -27,6 +27,7 @@ from .pyro_svi import PyroVAE, pyro_step
 OURS, HAND, PYRO, NUMPYRO = "Pyrarchy fit", "PyTorch by hand", "Pyro SVI", "NumPyro SVI, jitted"
 DREG, SCAN = "Pyrarchy fit, DReG", "NumPyro SVI, lax.scan"
 BATCHES = 20  # of the data, and of one compiled loop
+WARM_UP = 15  # steps: ours are recorded at the second, and Pyro runs beside replays up to the tenth
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def compare(setting, rounds):
     """Timings of a setting's variants, as :func:`benchmarks.run.measure` returns them."""
     one_thread()
     there = installed("numpyro")
-    timings = interleave(variants(setting, numpyro=there), rounds, clock=process_time)
+    timings = interleave(variants(setting, numpyro=there), rounds, warm_up=WARM_UP, clock=process_time)
     missing = {} if there else {"missing": "NumPyro (not installed)"}
     return {"title": setting.title, "timings": [t.as_dict() for t in timings], **missing}
 
