@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow mutants bench lint docs env clean
+.PHONY: demo test test-slow mutants bench bench-check lint docs env clean
 env: $(VENV)/.installed
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
@@ -34,9 +34,16 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# all timings to docs/benchmarks.* and the README, then the figure; a part, to the terminal only: make bench ARGS="--only vae_20"
 bench: env
 	$(PIP) --editable '.[bench]'
 	$(BIN)/python -m benchmarks.run $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m benchmarks.scaling)
+
+# a quick part anew (all: make bench-check ARGS=--all): fails where a ratio is more than 15 % worse than the committed one
+bench-check: env
+	$(PIP) --editable '.[bench]'
+	$(BIN)/python -m benchmarks.check $(ARGS)
 
 docs: env
 	$(PIP) --editable '.[docs]'

@@ -2,12 +2,13 @@
 
 Ours is ``fit_em(FactorAnalysis(D, K), x)``: from a float32 array to a fitted model, up to 8 starts. scikit-learn's is
 ``FactorAnalysis(K).fit(x)``, its default too. All log-likelihoods are computed by one function on the covariance in
-float64, so that a faster fit cannot be a worse one unnoticed. The two climbs start from one point on one covariance and
-end within ``GAP`` nats per datum of the maximum, found beforehand.
+float64, so that a faster fit cannot be a worse one unnoticed. The two climbs are given the statistics, start from one
+point on one covariance and end within ``GAP`` nats per datum of the maximum, found beforehand.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from time import process_time
 
 import numpy as np
 
@@ -17,27 +18,28 @@ from pyrarchy.zoo.em_climb import AcceleratedClimb, Climb
 from pyrarchy.zoo.factor_analysis_em import fit_factor_analysis, starting_points
 from pyrarchy.zoo.sufficient_statistics import sufficient_statistics
 
-from .interleave import Variant
+from .interleave import Variant, interleave
 
 GAP = 1e-8
 SKLEARN, OURS, SYRK = "scikit-learn", "Pyrarchy fit_em", "one bare syrk"
-PLAIN, ACCELERATED = "plain EM to 1e-8, statistics given", "Pyrarchy EM to 1e-8, statistics given"
+PLAIN, ACCELERATED = "plain EM to 1e-8", "Pyrarchy EM to 1e-8"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Rows, columns and factors of a simulated data set."""
+    """Rows, columns and factors of a simulated data set; at most so many rounds, because scikit-learn takes its time."""
 
     title: str
     num_data: int
     x_dim: int
     z_dim: int
+    rounds: int = 25
 
 
 SETTINGS = {
     "fa_64": Setting("Factor analysis, 10,000 x 64, 8 factors", 10_000, 64, 8),
-    "fa_784": Setting("Factor analysis, 60,000 x 784, 50 factors", 60_000, 784, 50),
-    "fa_100": Setting("Factor analysis, 1,000,000 x 100, 10 factors", 1_000_000, 100, 10),
+    "fa_784": Setting("Factor analysis, 60,000 x 784, 50 factors", 60_000, 784, 50, rounds=3),
+    "fa_100": Setting("Factor analysis, 1,000,000 x 100, 10 factors", 1_000_000, 100, 10, rounds=2),
 }
 
 
@@ -107,12 +109,17 @@ class FactorAnalysisRun:
         self.fitted[name] = loadings * deviation[:, None], noise * deviation**2
 
     def variants(self):
-        """The variants, scikit-learn (the reference) first. What the climbs are given is computed here, untimed."""
-        _ = self.problem
+        """From the data to a fitted model, scikit-learn (the reference) first."""
         return [
             Variant(SKLEARN, self.scikit_learn),
             Variant(OURS, self.ours),
             Variant(SYRK, lambda: self.x.T @ self.x),
+        ]
+
+    def climbs(self):
+        """The two climbs, the plain one (the reference) first. What they are given is computed here, untimed."""
+        _ = self.problem
+        return [
             Variant(PLAIN, lambda: self.climb(PLAIN, Climb)),
             Variant(ACCELERATED, lambda: self.climb(ACCELERATED, AcceleratedClimb)),
         ]
@@ -120,3 +127,17 @@ class FactorAnalysisRun:
     def log_likelihoods(self):
         """Variant to mean log p(x) in nats per datum, for the variants that have fitted."""
         return {name: float(log_likelihood(self.covariance, *fit)) for name, fit in self.fitted.items()}
+
+
+def measure(name, rounds):
+    """One of ``SETTINGS``: whole fits, one a slice, then the climbs."""
+    run = FactorAnalysisRun(SETTINGS[name])
+    whole = min(rounds, run.setting.rounds)
+    timings = interleave(run.variants(), whole, slice_seconds=0.0, warm_up=0, clock=process_time)
+    climbs = interleave(run.climbs(), min(rounds, 10), warm_up=1, clock=process_time)
+    return {
+        "title": run.setting.title,
+        "timings": [t.as_dict() for t in timings],
+        "climbs": [t.as_dict() for t in climbs],
+        "log_likelihoods": run.log_likelihoods(),
+    }

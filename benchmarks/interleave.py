@@ -21,11 +21,13 @@ class Variant:
     :ivar str name: as in the table.
     :ivar step: the work, done once per call.
     :ivar around: makes the context manager in which a slice runs; entering it is not timed.
+    :ivar int steps: how many of the reference's steps one call takes (a compiled loop cannot be stopped after one).
     """
 
     name: str
     step: Callable[[], object]
     around: Callable = nullcontext
+    steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Timing:
 
     :ivar float millis: median milliseconds of a call.
     :ivar float ratio: median over rounds of time over the reference's time; ``low`` and ``high`` are its quartiles.
+    :ivar tuple seconds: of a step, round by round.
     """
 
     name: str
@@ -41,10 +44,11 @@ class Timing:
     ratio: float
     low: float
     high: float
+    seconds: tuple = ()
 
     def as_dict(self):
         """The fields, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "seconds": list(self.seconds)}
 
 
 def interleave(variants, rounds=40, *, slice_seconds=SLICE_SECONDS, warm_up=3, seed=0, clock=time.perf_counter):
@@ -52,8 +56,8 @@ def interleave(variants, rounds=40, *, slice_seconds=SLICE_SECONDS, warm_up=3, s
 
     :param variants: a sequence of :class:`Variant`; the first is the reference.
     :param int rounds: how many slices of each.
-    :param float slice_seconds: target length of the reference's slice; every variant makes as many calls in a slice.
-    :param int warm_up: untimed calls of each variant before the first round (compilation, allocation).
+    :param float slice_seconds: target length of the reference's slice; every variant takes as many steps in a slice.
+    :param int warm_up: untimed steps of each variant before the first round (compilation, allocation).
     :param int seed: of the order within the rounds.
     :returns: list of :class:`Timing` in the order of the variants.
     :raises ValueError: for fewer than one round or two variants of one name.
@@ -66,7 +70,7 @@ def interleave(variants, rounds=40, *, slice_seconds=SLICE_SECONDS, warm_up=3, s
         raise ValueError(f"variants need distinct names, at least one, not {names}")
     for variant in variants:
         with variant.around():
-            for _ in range(warm_up):
+            for _ in range(-(-warm_up // variant.steps)):
                 variant.step()
     reference = variants[0]
     one = _slice(reference, 1, clock)
@@ -74,7 +78,8 @@ def interleave(variants, rounds=40, *, slice_seconds=SLICE_SECONDS, warm_up=3, s
     order, seconds = random.Random(seed), {name: [] for name in names}
     for _ in range(rounds):
         for variant in order.sample(variants, len(variants)):
-            seconds[variant.name].append(_slice(variant, calls, clock) / calls)
+            often = max(1, round(calls / variant.steps))
+            seconds[variant.name].append(_slice(variant, often, clock) / (often * variant.steps))
     return [summarise(name, seconds[name], seconds[reference.name]) for name in names]
 
 
@@ -82,7 +87,13 @@ def summarise(name, seconds, reference):
     """Seconds of one variant and of the reference, round by round, as a :class:`Timing`."""
     ratios = [a / b for a, b in zip(seconds, reference, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-    return Timing(name, 1e3 * statistics.median(seconds), middle, low, high)
+    return Timing(name, 1e3 * statistics.median(seconds), middle, low, high, tuple(seconds))
+
+
+def ratio(timings, one, other):
+    """Median over rounds of one variant's time over another's: dictionaries of :meth:`Timing.as_dict`, two names."""
+    seconds = {t["name"]: t["seconds"] for t in timings}
+    return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
 
 
 def _slice(variant, calls, clock):

@@ -46,9 +46,9 @@ def pyro_objective(num_particles):
     return RenyiELBO(alpha=0, num_particles=num_particles, max_plate_nesting=1, vectorize_particles=True)
 
 
-def pyro_step(vae, batches, num_particles, lr=1e-3):
+def pyro_step(model, guide, batches, num_particles, lr=1e-3):
     """A function that takes one ``SVI.step`` on the next of ``batches`` and returns the loss per datum."""
-    svi = SVI(vae.model, vae.guide, ClippedAdam({"lr": lr}), pyro_objective(num_particles))
+    svi = SVI(model, guide, ClippedAdam({"lr": lr}), pyro_objective(num_particles))
 
     def step():
         x = next(batches)

@@ -5,9 +5,11 @@ norm, finiteness and clip check, fused Adam, record. All variants start from the
 """
 
 import itertools
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from time import process_time
 
+import numpy as np
 import pyro
 import torch
 from torch import nn
@@ -18,16 +20,19 @@ from pyrarchy.inference.loop import Loop
 from pyrarchy.zoo import VAE
 
 from .by_hand import HandVAE, hand_step
-from .interleave import Variant
+from .interleave import Variant, interleave
+from .machine import installed, one_thread
 from .pyro_svi import PyroVAE, pyro_step
 
 OURS, HAND, PYRO, NUMPYRO = "Pyrarchy fit", "PyTorch by hand", "Pyro SVI", "NumPyro SVI, jitted"
-DREG = "Pyrarchy fit, DReG"
+DREG, SCAN = "Pyrarchy fit, DReG", "NumPyro SVI, lax.scan"
+BATCHES = 20  # of the data, and of one compiled loop
+WARM_UP = 15  # steps: ours are recorded at the second, and Pyro runs beside replays up to the tenth
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Sizes of one comparison."""
+    """Sizes of one comparison, and what is compared."""
 
     title: str
     batch_size: int
@@ -36,11 +41,32 @@ class Setting:
     z_dim: int = 50
     hidden: tuple = (200, 200)
 
+    def pair(self, x_mean):
+        """Our model and guide."""
+        model = VAE(self.x_dim, self.z_dim, self.hidden, x_mean)
+        return model, Amortized(model, Encoder(self.x_dim, (self.z_dim,), (self.hidden[::-1],), x_mean, nn.Tanh))
+
+    def hand(self, x_mean):
+        """The same by hand."""
+        return HandVAE(self.x_dim, self.z_dim, self.hidden, x_mean)
+
+    def pyro(self, model, guide, module):
+        """Model and guide as Pyro's users write them: of our pair, or around networks by hand."""
+        vae = PyroVAE(module)
+        return vae.model, vae.guide
+
+    def numpyro(self, module):
+        """NumPyro's model and guide with the weights of one by hand."""
+        from .numpyro_svi import make_model_and_guide, weights_of
+
+        return make_model_and_guide(weights_of(module), module.x_mean.numpy())
+
 
 SETTINGS = {
     "vae_20": Setting("VAE step, batch 20", 20),
     "vae_128": Setting("VAE step, batch 128", 128),
-    "iwae_20": Setting("IWAE step, K = 50, batch 20", 20, 50),
+    "iwae5_20": Setting("IWAE step, K = 5, batch 20", 20, 5),
+    "iwae50_20": Setting("IWAE step, K = 50, batch 20", 20, 50),
 }
 
 
@@ -49,11 +75,15 @@ def make_pair(setting, seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         rates = torch.rand(setting.x_dim).mul(0.6).add(0.02)
-        data = torch.bernoulli(rates.expand(20 * setting.batch_size, -1))
-        x_mean = data.mean(0)
-        model = VAE(setting.x_dim, setting.z_dim, setting.hidden, x_mean)
-        encoder = Encoder(setting.x_dim, (setting.z_dim,), (setting.hidden[::-1],), x_mean, nn.Tanh)
-        return model, Amortized(model, encoder), data
+        data = torch.bernoulli(rates.expand(BATCHES * setting.batch_size, -1))
+        return *setting.pair(data.mean(0)), data
+
+
+def make_hand(setting):
+    """Our pair, the same by hand with its weights, and the batches, over and over."""
+    model, guide, data = make_pair(setting)
+    module = setting.hand(data.mean(0)).copy_weights(model, guide)
+    return model, guide, module, itertools.cycle(data.split(setting.batch_size))
 
 
 def make_bound(setting, estimator=None):
@@ -79,35 +109,59 @@ def our_variant(setting, name=OURS, estimator=None):
     return Variant(name, lambda: loop._step((next(feed),)).loss, around)
 
 
-def hand_variant(setting):
+def hand_variant(setting, name=HAND):
     """The same by hand."""
-    model, guide, data = make_pair(setting)
-    module = HandVAE(setting.x_dim, setting.z_dim, setting.hidden, data.mean(0)).copy_weights(model, guide)
-    return Variant(HAND, hand_step(module, itertools.cycle(data.split(setting.batch_size)), setting.num_particles))
+    *_, module, feed = make_hand(setting)
+    return Variant(name, hand_step(module, feed, setting.num_particles))
 
 
-def pyro_variant(setting):
-    """Pyro's own SVI as its users write it, validation on by default."""
-    model, guide, data = make_pair(setting)
-    module = HandVAE(setting.x_dim, setting.z_dim, setting.hidden, data.mean(0)).copy_weights(model, guide)
-    step = pyro_step(PyroVAE(module), itertools.cycle(data.split(setting.batch_size)), setting.num_particles)
-    return Variant(PYRO, step, lambda: pyro.validation_enabled(True))
+def pyro_variant(setting, name=PYRO):
+    """Pyro's own SVI, validation on by default, with a parameter store of its own."""
+    model, guide, module, feed = make_hand(setting)
+    step, store = pyro_step(*setting.pyro(model, guide, module), feed, setting.num_particles), {}
+
+    @contextmanager
+    def around():
+        with ExitStack() as stack:
+            kept = stack.enter_context(pyro.get_param_store().scope(store or None))
+            stack.enter_context(pyro.validation_enabled(True))
+            yield
+        store.update(kept)
+
+    return Variant(name, step, around)
 
 
-def numpyro_variant(setting):
-    """NumPyro's jitted update."""
-    from .numpyro_svi import numpyro_step
+def numpyro_variants(setting):
+    """NumPyro's jitted update, and a compiled loop of it over all batches."""
+    from .numpyro_svi import make_svi, numpyro_loop, numpyro_step
 
-    model, guide, data = make_pair(setting)
-    module = HandVAE(setting.x_dim, setting.z_dim, setting.hidden, data.mean(0)).copy_weights(model, guide)
-    feed = itertools.cycle(data.split(setting.batch_size))
-    return Variant(NUMPYRO, numpyro_step(module, feed, setting.num_particles))
+    def make():
+        *_, module, feed = make_hand(setting)
+        batches = [x.numpy() for x in itertools.islice(feed, BATCHES)]
+        return make_svi(*setting.numpyro(module), setting.num_particles), batches
+
+    (one, batches), (other, same) = make(), make()
+    update = numpyro_step(one, itertools.cycle(batches), batches[0])
+    return [Variant(NUMPYRO, update), Variant(SCAN, numpyro_loop(other, np.stack(same)), steps=BATCHES)]
 
 
-def variants(name, *, numpyro=True):
+def variants(setting, *, numpyro=True):
     """All variants of a comparison, the hand-written one (the reference) first."""
-    setting = SETTINGS[name]
     out = [hand_variant(setting), our_variant(setting), pyro_variant(setting)]
     if setting.num_particles > 1:
         out.append(our_variant(setting, DREG, "dreg"))
-    return [*out, numpyro_variant(setting)] if numpyro else out
+    return [*out, *numpyro_variants(setting)] if numpyro else out
+
+
+def compare(setting, rounds):
+    """Timings of a setting's variants, as :func:`benchmarks.run.measure` returns them."""
+    one_thread()
+    there = installed("numpyro")
+    timings = interleave(variants(setting, numpyro=there), rounds, warm_up=WARM_UP, clock=process_time)
+    missing = {} if there else {"missing": "NumPyro (not installed)"}
+    return {"title": setting.title, "timings": [t.as_dict() for t in timings], **missing}
+
+
+def measure(name, rounds):
+    """The comparison of one of ``SETTINGS``."""
+    return compare(SETTINGS[name], rounds)

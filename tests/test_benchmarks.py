@@ -1,20 +1,18 @@
 """The benchmarks compare like with like: one loss, one gradient, and a harness that finds ratios it is told."""
 
-import json
-
 import pyro
 import pytest
 import torch
 from pyro import poutine
 
-from benchmarks import evaluation, run, svi_steps, table
+from benchmarks import evaluation
 from benchmarks.by_hand import HandVAE
 from benchmarks.evaluation import hand_log_p
-from benchmarks.factor_analysis import SYRK, FactorAnalysisRun, log_likelihood, simulate
+from benchmarks.factor_analysis import ACCELERATED, PLAIN, SYRK, FactorAnalysisRun, log_likelihood, simulate
 from benchmarks.factor_analysis import Setting as Rows
-from benchmarks.interleave import Variant, interleave
+from benchmarks.interleave import Variant, interleave, ratio
 from benchmarks.pyro_svi import PyroVAE, pyro_objective
-from benchmarks.svi_steps import Setting, hand_variant, make_bound, make_pair, our_variant
+from benchmarks.svi_steps import Setting, hand_variant, make_bound, make_pair, our_variant, pyro_variant
 from pyrarchy.inference import evaluate, fit, isolated
 
 SMALL = {
@@ -66,6 +64,18 @@ def test_held_out_bound_by_hand_is_ours():
     assert [v.name for v in evaluation.variants(setting)] == [evaluation.HAND, evaluation.OURS]
 
 
+def test_pyro_steps_move_the_weights_and_share_no_store(setting):
+    """Two variants of Pyro's SVI in turns: each goes on where it was, and nothing is left in the store."""
+    variants = [pyro_variant(setting, name) for name in "ab"]
+    losses = {"a": [], "b": []}
+    for variant in variants * 3:
+        with variant.around():
+            pyro.set_rng_seed(len(losses[variant.name]))
+            losses[variant.name].append(variant.step())
+    assert losses["a"] == losses["b"] and len(set(losses["a"])) == 3
+    assert not list(pyro.get_param_store())
+
+
 def test_steps_by_hand_follow_ours(setting):
     """Five whole training steps from one seed: the losses stay together."""
     variant, hand = our_variant(setting), hand_variant(setting)
@@ -110,7 +120,7 @@ def test_numpyro_variant_has_the_same_loss(setting):
 
     model, guide, data = make_pair(setting)
     module, x = by_hand(setting, model, guide, data), data[: setting.batch_size]
-    svi, rows = make_svi(module, setting.num_particles), jnp.asarray(x.numpy())
+    svi, rows = make_svi(*setting.numpyro(module), setting.num_particles), jnp.asarray(x.numpy())
     state = svi.init(jax.random.key(0), rows)
     draw = jax.jit(jax.vmap(lambda key: svi.evaluate(state._replace(rng_key=key), rows)))
     theirs = torch.tensor(draw(jax.random.split(jax.random.key(1), 400)).tolist()) / len(x)
@@ -119,6 +129,18 @@ def test_numpyro_variant_has_the_same_loss(setting):
     error = (ours.var() / 400 + theirs.var() / 400).sqrt()
     assert (ours.mean() - theirs.mean()).abs() < 4 * error
     assert error < 0.05
+
+
+def test_numpyro_loop_takes_the_steps_of_the_update(setting):
+    """One compiled loop over the batches is as many jitted updates, to rounding."""
+    pytest.importorskip("numpyro", reason="NumPyro is in the extra 'bench' only")
+    from benchmarks.numpyro_svi import make_svi, numpyro_loop, numpyro_step
+
+    model, guide, data = make_pair(setting)
+    module, rows = by_hand(setting, model, guide, data), data.reshape(-1, setting.batch_size, setting.x_dim).numpy()
+    svi = make_svi(*setting.numpyro(module), setting.num_particles)
+    step = numpyro_step(svi, iter(rows), rows[0])
+    assert numpyro_loop(svi, rows)() == pytest.approx(sum(step() for _ in rows) / len(rows), rel=1e-5)
 
 
 def test_interleave_finds_the_ratio():
@@ -136,6 +158,10 @@ def test_interleave_finds_the_ratio():
     assert (short.ratio, short.low, short.high) == (1.0, 1.0, 1.0)
     assert (long.ratio, long.low, long.high) == pytest.approx((3.0, 3.0, 3.0))
     assert (short.millis, long.millis) == pytest.approx((2.0, 6.0))
+    both = [short.as_dict(), long.as_dict()]
+    assert (ratio(both, "long", "short"), ratio(both, "short", "long")) == pytest.approx((3.0, 1 / 3))
+    ten = Variant("ten at once", cost(0.01), steps=10)
+    assert interleave([variants[0], ten], 5, clock=lambda: now[0])[1].ratio == pytest.approx(0.5)
 
 
 def test_interleave_takes_ratios_within_a_round():
@@ -161,10 +187,10 @@ def test_factor_analysis_reaches_the_same_likelihood():
     """Ours and scikit-learn's end at one likelihood, which the data's own covariance cannot be beaten by."""
     pytest.importorskip("sklearn", reason="scikit-learn is in the extras 'test' and 'bench' only")
     fa = FactorAnalysisRun(Rows("small", 900, 9, 2))
-    for variant in fa.variants():
+    for variant in (*fa.variants(), *fa.climbs()):
         variant.step()
     reached = fa.log_likelihoods()
-    assert set(reached) == {v.name for v in fa.variants()} - {SYRK}
+    assert set(reached) == {v.name for v in fa.variants()} - {SYRK} | {PLAIN, ACCELERATED}
     assert max(reached.values()) - min(reached.values()) < 1e-4
     exact = torch.distributions.MultivariateNormal(torch.zeros(9), torch.tensor(fa.x).float().T.cov(correction=0))
     centred = torch.tensor(fa.x - fa.x.mean(0)).float()
@@ -179,18 +205,3 @@ def test_log_likelihood_is_the_density():
     density = torch.distributions.MultivariateNormal(torch.zeros(4).double(), loadings @ loadings.T + noise.diag())
     found = log_likelihood((x.T @ x / len(x)).numpy(), loadings.numpy(), noise.numpy())
     assert found == pytest.approx(density.log_prob(x).mean().item(), rel=1e-12)
-
-
-def test_smoke_run_writes_the_page(monkeypatch):
-    """One comparison at small size, from the measurement to the page."""
-    monkeypatch.setitem(svi_steps.SETTINGS, "vae_20", SMALL[1])
-    monkeypatch.setattr(run, "installed", lambda package: False)
-    result = run.measure("vae_20", rounds=2)
-    assert [t["name"] for t in result["timings"]] == [svi_steps.HAND, svi_steps.OURS, svi_steps.PYRO]
-    assert result == json.loads(json.dumps(result))
-    text = table.page([result], command="python -m benchmarks.run", date="a day")
-    assert "| PyTorch by hand |" in text
-    assert "1.00 (1.00 to 1.00)" in text
-    assert "Not run: NumPyro" in text
-    assert "- Date: a day" in text
-    assert "**Pyrarchy fit" in table.short_table([result])
