@@ -18,7 +18,7 @@ FLOOR = 1e-4
 class HandVAE(nn.Module):
     """Encoder and decoder of 784-200-200-50 (or other sizes) with tanh, Gaussian latent, Bernoulli pixels.
 
-    :param x_mean: (x_dim,) subtracted from the encoder's input, and started from in the output bias.
+    :param x_mean: (x_dim,) subtracted from the encoder's input; :meth:`start` puts it into the output bias, too.
     """
 
     def __init__(self, x_dim, z_dim, hidden, x_mean):
@@ -43,6 +43,16 @@ class HandVAE(nn.Module):
         if num_particles == 1:
             return -log_w.mean()
         return -(log_w.logsumexp(0) - math.log(num_particles)).mean()
+
+    @torch.no_grad()
+    def start(self):
+        """Start where ours does: Glorot's weights, biases zero but for the output's, which is the logit of the mean."""
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                nn.init.xavier_uniform_(part.weight)
+                part.bias.zero_()
+        self.decoder[-1].bias.copy_(torch.logit(self.x_mean.clamp(1e-3, 1 - 1e-3)))
+        return self
 
     def copy_weights(self, model, guide):
         """Take the weights of our pair, whose layers come in the same order."""

@@ -9,7 +9,7 @@ from benchmarks.by_hand import HandVAE
 from benchmarks.pyro_svi import PyroVAE, pyro_step
 
 x = torch.from_numpy(np.load(sys.argv[1])).float()
-vae = PyroVAE(HandVAE(x.shape[1], 50, (200, 200), x.mean(0)))
+vae = PyroVAE(HandVAE(x.shape[1], 50, (200, 200), x.mean(0)).start())
 order = torch.randperm(len(x)).split(int(sys.argv[2]))
 step = pyro_step(vae.model, vae.guide, (x[rows] for rows in order), 1)
 losses = [step() for _ in order]

@@ -1,6 +1,7 @@
 """One epoch of a VAE on 60,000 x 784 at batch 128, from the start of a process to its exit: imports and compilation count.
 
-Each variant is a process that reads one file of bits, trains for one epoch and prints the mean loss of its steps. Ours and
+Each variant is a process that reads one file of bits, trains for one epoch and prints the mean loss of its steps. All start
+from weights drawn in one way, so that the losses must agree but for the draws. Ours and
 Pyro's take all 469 batches; NumPyro's drop the last, smaller one, for which they would compile a second time.
 """
 

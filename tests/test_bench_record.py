@@ -138,11 +138,13 @@ def test_help_loads_no_torch_and_is_timed():
 
 
 def test_epoch_scripts_train_the_same_model(tmp_path):
-    """Each in a process of its own, on few rows of full width: their losses are those of one model at its start."""
+    """Each in a process of its own, at full width: from one way to start, an epoch has one mean loss but for the draws."""
     import numpy as np
 
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "bits.npy", (rng.random((96, 784)) < rng.uniform(0.02, 0.62, 784)).astype(np.uint8))
+    rates = rng.choice([0.03, 0.9], 784, p=[0.8, 0.2])  # as uneven as an image: where the output starts is seen
+    np.save(tmp_path / "bits.npy", (rng.random((320, 784)) < rates).astype(np.uint8))
     names = [n for n in epochs.SCRIPTS if machine.installed("numpyro") or "NumPyro" not in n]
-    losses = [epochs.run_script(n, tmp_path / "bits.npy", batch_size=32) for n in names]
-    assert len(losses) >= 2 and all(300 < loss < 700 for loss in losses)
+    losses = {n: epochs.run_script(n, tmp_path / "bits.npy", batch_size=32) for n in names}
+    assert len(losses) >= 2
+    assert max(losses.values()) / min(losses.values()) < 1.05, losses
