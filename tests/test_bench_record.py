@@ -83,6 +83,14 @@ def test_a_small_run_from_the_measurement_to_the_page(monkeypatch, tmp_path):
         record.replace_block("nothing", "new")
 
 
+def test_the_readme_says_where_a_factor_analysis_ends_as_measured():
+    fits = result("fa_64", **{goals.SKLEARN: 3.0, goals.EM: 0.5})
+    for ours, words in ((-2.0, "+0.0e+00 nats"), (-2.25, "-2.5e-01 nats")):
+        reached = {goals.SKLEARN: -2.0, goals.EM: ours}
+        block = table.readme_block([{**fits, "log_likelihoods": reached}], date="a day")
+        assert "time over ours 6;" in block and words in block
+
+
 def test_check_fails_where_a_ratio_is_worse_twice(monkeypatch, tmp_path, capsys):
     record.write([vae()], tmp_path / "a.md", tmp_path / "a.json", None, command="", date="")
     arguments = ["--only", "vae_20", "--rounds", "2", "--against", str(tmp_path / "a.json")]
