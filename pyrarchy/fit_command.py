@@ -65,7 +65,8 @@ def begin(args, folder):
     if launch.is_first():
         folder.enter_context(folder_lock(out))
         sweep(out)
-        settle(config, out, args.resume)
+    settle(config, out, args.resume)
+    if launch.is_first():
         check_folder(out, config, args.resume, args.overwrite)
     begun = (out / "config.json").exists()
     if args.resume and not begun:

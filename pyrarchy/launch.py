@@ -11,9 +11,8 @@ from datetime import timedelta
 from .faults import LaunchError
 
 _GIVEN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-PATIENCE = timedelta(
-    minutes=10
-)  # how long a process may keep the others waiting: one that has ended is noticed at once
+# How long a process may keep the others waiting; one that has ended is noticed at once.
+PATIENCE = timedelta(minutes=10)
 
 
 def _given(name, default):
