@@ -78,6 +78,7 @@ def _most_memory(result):
     return None if None in found else max(found)
 
 
+_EPOCH = (("numpyro", "NumPyro's jitted update", NUMPYRO, 0.85), ("pyro", "Pyro's SVI", PYRO, 0.40))
 GOALS = (
     Goal("vae_20_hand", "VAE, batch 20: ours / by hand", "vae_20", over(OURS, HAND), 0.90),
     Goal("vae_128_hand", "VAE, batch 128: ours / by hand", "vae_128", over(OURS, HAND), 1.00),
@@ -85,8 +86,14 @@ GOALS = (
     Goal("vae_128_pyro", "VAE, batch 128: Pyro's SVI / ours", "vae_128", over(PYRO, OURS), 1.7, at_most=False),
     Goal("vae_20_numpyro", "VAE, batch 20: ours / NumPyro's jitted update", "vae_20", over(OURS, NUMPYRO), 1.20),
     Goal("vae_128_numpyro", "VAE, batch 128: ours / NumPyro's jitted update", "vae_128", over(OURS, NUMPYRO), 1.20),
-    Goal("epoch_numpyro", "Epoch, start to exit: ours / NumPyro's jitted update", "epoch", over(OURS, NUMPYRO), 0.85),
-    Goal("epoch_pyro", "Epoch, start to exit: ours / Pyro's SVI", "epoch", over(OURS, PYRO), 0.40),
+    *(
+        Goal(f"{name}_{key}", f"Epoch at batch {batch}, start to exit: ours / {what}", name, over(OURS, peer), limit)
+        for name, batch in (("epoch_20", 20), ("epoch", 128))
+        for key, what, peer, limit in (
+            ("numpyro", "NumPyro's jitted update", NUMPYRO, 0.85),
+            ("pyro", "Pyro's SVI", PYRO, 0.40),
+        )
+    ),
     Goal("iwae50_hand", "IWAE, K = 50, batch 20: ours / by hand", "iwae50_20", over(OURS, HAND), 1.08),
     Goal("iwae5_hand", "IWAE, K = 5, batch 20: ours / by hand", "iwae5_20", over(OURS, HAND), 0.95),
     Goal("ladder5_hand", "5-layer ladder, batch 20: ours / by hand", "ladder5_20", over(OURS, HAND), 0.90),

@@ -25,6 +25,7 @@ WHERE = {
     "ladder5_20": "hierarchies",
     "ladder5_128": "hierarchies",
     "layer": "hierarchies",
+    "epoch_20": "epochs",
     "epoch": "epochs",
     "l_5000": "evaluation",
     "fa_64": "factor_analysis",

@@ -82,7 +82,7 @@ class Loop:
             "(batch size, rows)": size,
             "optimiser": f"{type(self.optimizer).__name__}, {self.base_rates}, gradient norm {clip_norm}",
             # all rows; of a loader, which may be endless, the first
-            "data": digest(getattr(batches, "tensors", first)),
+            "data": None if out is None else digest(getattr(batches, "tensors", first)),
             "shapes": [list(tensor.shape) for tensor in self.tensors],
         }
 

@@ -114,6 +114,10 @@ class Recorder(TorchDispatchMode):
         if self.failure is None and self._slots.get(_memory(tensor)) not in self._fixed:
             self.failure = f"Python reads a value of a tensor{_place()}"
 
+    def forget(self):
+        """Let go of what was held to tell memory apart, and of the tensors of the recording."""
+        self._slots, self._kept, self.recording = {}, [], None
+
     def _new(self, tensor):
         slot = self._slots[_memory(tensor)] = Slot(len(self.recording.tensors))
         self.recording.tensors.append(tensor.detach())

@@ -101,6 +101,7 @@ class Tape:
             try:
                 outputs = [recorder.slot(t) for t in (figures, *gradients) if t is not None]
                 program = Program(recorder.recording, outputs).simplify()
+                recorder.forget()  # before as much memory is laid out again
                 function = Staged(program) if self.staged else _whole(compile_program(program))
                 self.shapes[signature] = _Recorded(function, state, self.tensors, gradients)
             except Exception as error:  # an operation that no pass foresaw must not end a training

@@ -7,6 +7,8 @@ single element) is an alias. Random draws and writes are never touched, so that 
 
 import copy
 
+import torch
+
 from .recording import Operation, Slot, aten, swap
 
 # What they make depends on the shape of the argument alone.
@@ -45,10 +47,12 @@ class Program:
         return place
 
     def simplify(self):
-        """All passes; returns self."""
+        """All passes; returns self. Of results that are not kept as values only the shapes are known afterwards."""
         self._fold()
         self._merge()
         self._drop_dead()
+        kept = {*self.inputs, *self.outside, *self.constants}
+        self.tensors = [t if slot in kept else _shape_of(t) for slot, t in enumerate(self.tensors)]
         return self
 
     def _fold(self):
@@ -131,6 +135,10 @@ class Program:
                 kept.append(op)
                 needed.update(op.slots())
         self.operations = kept[::-1]
+
+
+def _shape_of(tensor):
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta")
 
 
 def _key(op):

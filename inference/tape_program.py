@@ -152,7 +152,7 @@ class _Writer:
     def _allocate(self, slot):
         like = self.program.tensors[slot]
         free = self.pool.get(_kind(like), [])
-        whole = free.pop() if free else torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+        whole = free.pop() if free else torch.empty(like.numel(), dtype=like.dtype, device="cpu")
         self.owner[self.program.storage(slot)] = whole
         self.fixed[slot] = whole.as_strided(like.size(), like.stride())
 
@@ -241,7 +241,7 @@ class _Writer:
 
 
 def _kind(tensor):
-    return tensor.numel(), tensor.dtype, tensor.device
+    return tensor.numel(), tensor.dtype
 
 
 def _fast(func):
