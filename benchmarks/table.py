@@ -19,6 +19,10 @@ COLUMNS = {
 }
 
 
+SCALING = """Made by `python -m benchmarks.scaling`, in the same way, with a few rounds at each size. With fewer than 50 rows a
+column our factor analysis climbs from several starts: hence the steps in the first two panels."""
+
+
 def page(results, *, command, date=None):
     """The whole page.
 
@@ -33,7 +37,7 @@ def page(results, *, command, date=None):
     parts += [f"- Date: {date}"] if date else []
     parts += ["", "## Goals", "", goal_table(judge(results))]
     parts += ["", "## How cost grows", "", "![Time against sizes, log-log](benchmarks_scaling.png)", ""]
-    parts += ["Made by `python -m benchmarks.scaling`, in the same way, with a few rounds at each size."]
+    parts += [SCALING]
     for result in results:
         parts += ["", f"## {result['title']}", "", *_rows(result, result["timings"])]
         parts += ["", "From the statistics on:", "", *_rows(result, result["climbs"])] if "climbs" in result else []
