@@ -19,8 +19,8 @@ COLUMNS = {
 }
 
 
-SCALING = """Made by `python -m benchmarks.scaling`, in the same way, with a few rounds at each size. With fewer than 50 rows a
-column our factor analysis climbs from several starts: hence the steps in the first two panels."""
+SCALING = """Made by `python -m benchmarks.scaling`, in the same way, with a few rounds at each size. With fewer than 50 rows
+a column our factor analysis climbs from several starts: hence the steps in the first two panels."""
 
 
 def page(results, *, command, date=None):
