@@ -311,7 +311,7 @@ def test_recorded_passes_give_the_same_bits(dtype, monkeypatch):
     model, guide, x = model.to(dtype), guide.to(dtype), x.to(dtype)
     # 23 data in chunks of 6 and of 5, 113 draws in passes of 6 and of 5
     taped, plain = (evaluate(model, guide, x, num_samples=113, rows_per_pass=16, tape=on) for on in (True, False))
-    assert len(ran) > 40
+    assert len(ran) > 180  # in every part of the data
     for name in ("log_p", "elbo", "k_hat", "ess"):
         np.testing.assert_array_equal(getattr(taped, name), getattr(plain, name), err_msg=name)
     assert taped.rates == plain.rates
