@@ -23,6 +23,7 @@ from .checkpoint import CheckpointError, load_state, save_state
 from .comparison import Outcome
 from .evaluate import evaluate
 from .fit import fit
+from .threads import set_threads, threads_kept
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def to_json(value):
     return (json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n").encode()
 
 
+@threads_kept()
 def finish(work, name, seed):
     """Train (or go on with) and evaluate one run, unless that was done: its :class:`Outcome`."""
     folder, entry = run_folder(work.out, name, seed), work.entries[name]
@@ -101,9 +103,10 @@ def finish(work, name, seed):
     record = fit(
         model, guide, batches, objective=objective, optimizer=entry.optimizer, steps=work.steps,
         schedule=entry.schedule, temper=temper, seed=seed, callbacks=(clock,), out=folder, resume=True,
-        save_every=work.save_every,
+        save_every=work.save_every, threads="auto",
     )  # fmt: skip
     seconds = clock.stop(record.step)
+    set_threads(record.threads)  # of the grading, too
     reestimate_statistics(model, guide, batches, plates=work.plates, seed=seed)
     grades = evaluate(model, guide, work.test, num_samples=work.num_samples, plates=work.plates)
     bound = evaluate(model, guide, work.test, num_samples=work.bound_samples, plates=work.plates, seed=1)

@@ -104,18 +104,18 @@ class Evaluation:
             "rates": dict(self.rates),
             "active_units": {name: list(pair) for name, pair in self.active_units().items()},
             "num_data": len(self.log_p),
-            "unit": "nats per datum",
+            "unit": "nats per datum" if len(self.log_p) > 1 else "nats",
         }
 
     def table(self):
         """The layers as text, one line each, then the figures of the whole."""
         active = self.active_units()
-        lines = [f"{'layer':<12}{'rate (nats)':>12}{'active units':>15}"]
+        lines = [f"{'layer':<12}{'rate (nats)':>12}{'active units':>15}"] if self.rates else []
         for name in sorted(self.rates, key=lambda n: (len(n), n), reverse=True):
             units = "{} of {}".format(*active[name]) if name in active else "-"
             lines.append(f"{name:<12}{self.rates[name]:>12.2f}{units:>15}")
-        error = f" +- {self.error_log_p:.2f}" if len(self.log_p) > 1 else ""
-        lines.append(f"log p(x) >= {self.mean_log_p:.2f}{error} nats per datum ({self.num_samples} importance samples)")
+        error = f" +- {self.error_log_p:.2f} nats per datum" if len(self.log_p) > 1 else " nats"
+        lines.append(f"log p(x) >= {self.mean_log_p:.2f}{error} ({self.num_samples} importance samples)")
         if self.num_samples > 1:
             lines.append(f"weights     error {self.error_weights:.2g} nats, of the samples drawn")
         lines.append(f"ELBO        {self.mean_elbo:.2f}")

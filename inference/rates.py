@@ -122,4 +122,7 @@ def describe_layer(site, rate, active=None, units=None, unit_rates=None):
         return text
     names = ", ".join(f"{site}[{i}]" for i in idle[:NAMED]) + (", ..." if len(idle) > NAMED else "")
     verb = "unit carries" if len(idle) == 1 else "units carry"
-    return f"{text} {len(idle)} {verb} nothing (below {COLLAPSED} nats): {names}."
+    text = f"{text} {len(idle)} {verb} nothing (below {COLLAPSED} nats): {names}."
+    if active is not None and units is not None and len(idle) > units - active:
+        text += " Some are active all the same: below the top a unit's mean may vary because the prior's does."
+    return text

@@ -20,6 +20,8 @@ def matrix(models=None, families=None):
     rows = {}
     for pair in list_pairs().values():
         rows.setdefault(pair.model, pair)
+    written = {name.lower(): name for name in rows}
+    models = [written.get(name.lower(), name) for name in models] if models else models
     if unknown := [name for name in models or () if name not in rows]:
         raise ValueError(f"no model class is called {unknown[0]!r}; the zoo has {', '.join(sorted(rows))}")
     builders = builders_of_families()

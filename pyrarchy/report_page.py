@@ -32,7 +32,7 @@ _FIGURES = (
     ("forest", "Intervals", "Means and intervals; a grey band, where there is one, is the reference."),
 )
 _WORDS = {
-    "active": "Active: its code carries information about x.",
+    "active": "Active: a rate of 0.1 nats or more, and a unit whose mean varies over the data.",
     "weak": "Weak: a rate below 0.1 nats, hardly used.",
     "collapsed": "Collapsed: a rate below 0.01 nats or no active unit; its code says nothing about x.",
     "not finite": "Not finite: the rate is not a number.",
