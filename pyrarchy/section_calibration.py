@@ -34,8 +34,8 @@ def loop(context):
     words = [
         f"{len(flagged)} of {len(found.names)} quantities have ranks that a right guide would not: {worst}."
         if flagged
-        else f"No rank of {len(found.names)} quantities speaks against the guide, on {SETS} simulated data: the smallest p is "
-        f"{found.least_p()[least]:.2g}, of {found.names[least]}, where {found.threshold:.1g} would be too small "
+        else f"No rank of {len(found.names)} quantities speaks against the guide, on {SETS} simulated data: the smallest p "
+        f"is {found.least_p()[least]:.2g}, of {found.names[least]}, where {found.threshold:.1g} would be too small "
         f"({found.false_alarms:g} false alarms in all).",
         "Jointly (TARP) the truth lies "
         + ("outside the draws' own balls more or less often than it should." if joint.flagged else "where it should."),
