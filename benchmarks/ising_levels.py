@@ -11,11 +11,12 @@ import sys
 import torch
 
 import pyrarchy
-from pyrarchy.fit_command import cosine, to_tensors
+from pyrarchy.fit_command import cosine
 from pyrarchy.inference import evaluate, fit
 from pyrarchy.inference.batches import Batches
 from pyrarchy.ising_levels import level_kls
 from pyrarchy.objectives import make_objective
+from pyrarchy.placement import to_tensors
 from pyrarchy.run_folder import warm_up
 from pyrarchy.zoo import Ising
 from pyrarchy.zoo.ising_exact import all_spins, log_levels

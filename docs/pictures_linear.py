@@ -5,7 +5,7 @@ import numpy as np
 import pyrarchy
 from pyrarchy import plots
 from pyrarchy.apply_command import rows_of
-from pyrarchy.fit_command import to_tensors
+from pyrarchy.placement import to_tensors
 from pyrarchy.plot_style import COLOURS, single, styled
 from pyrarchy.run_folder import read_config
 

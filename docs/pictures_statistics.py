@@ -2,7 +2,7 @@
 
 import pyrarchy
 from pyrarchy import plots, run_report
-from pyrarchy.fit_command import to_tensors
+from pyrarchy.placement import to_tensors
 from pyrarchy.plot_style import COLOURS, single, styled
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pyrarchy
 from pyrarchy import plots
 from pyrarchy.apply_command import rows_of
-from pyrarchy.fit_command import to_tensors
+from pyrarchy.placement import to_tensors
 from pyrarchy.plot_style import COLOURS, INK, WIDTH, single, styled
 
 DRAWS = 400

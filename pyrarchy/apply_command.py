@@ -33,8 +33,8 @@ def run_apply(args):
 
 def compute(args, model, guide):
     """The arrays that a command is about: site -> array, and which of them a .npy file takes."""
-    from .fit_command import to_tensors
     from .inference import apply
+    from .placement import to_tensors
 
     if args.command == "sample":
         example = rows_of(args.run_folder, args.data) if args.data else read_example(args.run_folder).train

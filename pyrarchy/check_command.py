@@ -1,9 +1,9 @@
 """``pyrarchy check``: run a pair in every way that a driver will, on a few rows of its data."""
 
 from .binarize import binarization
-from .fit_command import to_tensors
 from .fit_plan import data_for
 from .objectives import make_objective
+from .placement import to_tensors
 from .registry import get_pair
 from .run_folder import prepare
 

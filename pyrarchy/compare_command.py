@@ -6,10 +6,11 @@ from itertools import product
 from pathlib import Path
 
 from .binarize import binarization
-from .fit_command import cosine, to_tensors
+from .fit_command import cosine
 from .fit_plan import data_for, training_plan
 from .folder_lock import folder_lock
 from .objectives import make_objective
+from .placement import to_tensors
 from .registry import get_pair
 from .run_begin import data_sha256
 from .run_config import plain

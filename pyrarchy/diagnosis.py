@@ -210,7 +210,7 @@ def _arguments(pair, data, labels):
     import torch
 
     from .dataset import Dataset
-    from .fit_command import to_tensors
+    from .placement import to_tensors
 
     if isinstance(data, Dataset):
         if not isinstance(pair, tuple):

@@ -2,18 +2,15 @@
 
 import math
 import sys
-import warnings
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-import numpy as np
 
 from . import launch
 from .binarize import binarization
 from .fit_plan import data_for, training_plan
 from .folder_lock import folder_lock
 from .objectives import make_objective
-from .placement import default_dtype, find_device, in_default_dtype, on_device, to_device, use_threads
+from .placement import default_dtype, find_device, in_default_dtype, on_device, to_device, to_tensors, use_threads
 from .registry import get_pair
 from .run_begin import check_folder, clear, data_sha256, settle, sweep
 from .run_folder import prepare, warm_up, write_config
@@ -243,18 +240,6 @@ class Fit:
             values = self.model.log_marginal(rows).double()
         error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return {"log_p": values.mean().item(), "log_p_error": error}
-
-
-def to_tensors(part):
-    """A data set's rows as a tensor, or a tuple of them; numbers in torch's default precision."""
-    import torch
-
-    if isinstance(part, tuple):
-        return tuple(to_tensors(p) for p in part)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # a mapped file; nobody writes
-        rows = torch.from_numpy(np.ascontiguousarray(part))
-    return rows.to(torch.get_default_dtype()) if rows.is_floating_point() else rows
 
 
 def cosine(share, end):

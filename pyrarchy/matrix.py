@@ -57,7 +57,7 @@ def example(pair):
     """A row's model and guide, and a few rows of its data as the model's arguments."""
     from .binarize import binarization
     from .datasets import load_data
-    from .fit_command import to_tensors
+    from .placement import to_tensors
     from .run_folder import prepare
 
     data, _ = prepare(pair, load_data(pair.data), {})

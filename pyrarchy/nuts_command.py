@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from .faults import RunError
-from .fit_command import to_tensors
 from .fit_plan import data_for
 from .folder_lock import folder_lock
+from .placement import to_tensors
 from .registry import get_pair
 from .run_config import read_config, write_json
 from .run_folder import load, prepare

@@ -5,6 +5,7 @@ on a machine without the device. The same seed gives other numbers on another de
 """
 
 import os
+import warnings
 from contextlib import contextmanager, nullcontext
 
 DTYPES = ("float32", "float64")
@@ -86,3 +87,16 @@ def in_default_dtype(model, guide):
 def to_device(part, device):
     """A tensor, or a tuple of them, on a device."""
     return tuple(to_device(p, device) for p in part) if isinstance(part, tuple) else part.to(device)
+
+
+def to_tensors(part):
+    """A data set's rows as a tensor, or a tuple of them; numbers in torch's default precision."""
+    import numpy as np
+    import torch
+
+    if isinstance(part, tuple):
+        return tuple(to_tensors(p) for p in part)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # a mapped file; nobody writes
+        rows = torch.from_numpy(np.ascontiguousarray(part))
+    return rows.to(torch.get_default_dtype()) if rows.is_floating_point() else rows

@@ -23,7 +23,7 @@ GELFAND_1990 = Source(
 
 
 def _arguments(data):
-    from .fit_command import to_tensors
+    from .placement import to_tensors
 
     return to_tensors(data.train)
 

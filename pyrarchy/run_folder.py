@@ -137,8 +137,8 @@ def _fill_store(model, guide, example, params):
     """Put the free ``pyro.param`` of a model or guide that is a plain function back; they live in Pyro's store."""
     import pyro
 
-    from .fit_command import to_tensors
     from .inference import isolated, trace_pair
+    from .placement import to_tensors
 
     rows = to_tensors(example.train)
     with isolated(model, guide):  # one pass registers them, with their constraints

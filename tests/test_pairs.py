@@ -12,10 +12,10 @@ from pyro.nn import PyroModule
 import pyrarchy
 from pyrarchy import zoo
 from pyrarchy.check_command import ROWS, check
-from pyrarchy.fit_command import to_tensors
 from pyrarchy.inference import ELBO, evaluate, fit, isolated, load_state, save_state
 from pyrarchy.inference.loop import load_modules
 from pyrarchy.objectives import make_objective
+from pyrarchy.placement import to_tensors
 from pyrarchy.run_folder import prepare
 
 PAIRS = pyrarchy.list_pairs()

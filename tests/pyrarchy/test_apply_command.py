@@ -10,7 +10,7 @@ import pyrarchy
 from pyrarchy import inference
 from pyrarchy.apply_command import rows_of
 from pyrarchy.binarize import binarization
-from pyrarchy.fit_command import to_tensors
+from pyrarchy.placement import to_tensors
 
 DATA = {"vae": "unit.npy", "hvae": "digits", "factor_analysis": "digits", "ppca": "real.csv",
         "eight_schools": "eight_schools", "plain": "real.csv"}  # fmt: skip

@@ -14,9 +14,9 @@ import torch
 from pyro.infer import Trace_ELBO
 
 import pyrarchy
-from pyrarchy.fit_command import to_tensors
 from pyrarchy.inference import ELBO, Batches, Temper, evaluate, fit, load_state
 from pyrarchy.inference.groups import load as load_groups
+from pyrarchy.placement import to_tensors
 from pyrarchy.run_config import read_config
 from pyrarchy.section import sections
 

@@ -8,8 +8,8 @@ import torch
 
 import pyrarchy
 from pyrarchy.binarize import binarization
-from pyrarchy.fit_command import to_tensors
 from pyrarchy.inference import evaluate
+from pyrarchy.placement import to_tensors
 from pyrarchy.pretrained_pairs import FOLDER, pretrained, pretrained_card, pretrained_names
 
 

@@ -14,8 +14,8 @@ import torch
 import pyrarchy
 from pyrarchy import DataError
 from pyrarchy.faults import RunError
-from pyrarchy.fit_command import to_tensors
 from pyrarchy.inference import ELBO, isolated
+from pyrarchy.placement import to_tensors
 from pyrarchy.run_config import plain, read_config, write_json
 from pyrarchy.run_folder import read_curve, read_example, select_rows
 
