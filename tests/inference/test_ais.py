@@ -169,8 +169,8 @@ def test_one_temperature_is_importance_sampling_from_the_prior():
 def test_eight_schools_is_one_datum(schools):
     """log Z by quadrature."""
     y, sigma = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]), torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])
-    found = ais(schools(), None, y, sigma, num_chains=400, num_temperatures=12, leapfrog_steps=5)
-    assert found.log_p.shape == (1,) and math.isnan(found.error_log_p) and found.error_weights < 0.2
+    found = ais(schools(), None, y, sigma, num_chains=800, num_temperatures=12, leapfrog_steps=5)
+    assert found.log_p.shape == (1,) and math.isnan(found.error_log_p) and found.error_weights < 0.1
     assert found.mean_log_p == pytest.approx(-31.311348, abs=4.5 * found.error_weights)
     assert "lower bound" in found.table() and "acceptance" in found.table()
 

@@ -70,6 +70,7 @@ def test_one_step_by_quadrature():
         torch.manual_seed(5)
         model = DeepMarkov(1, 6, (5,)).double()
         guide = StructuredChain(model, 1, 6).double()
+        guide.head.raw_scale.bias.data.fill_(1.5)  # wide: weights without heavy tails
     x = data()[:, :2]
     z = torch.linspace(-9, 9, 801, dtype=torch.float64)[:, None]
     width = (z[1] - z[0]).item()
@@ -81,7 +82,7 @@ def test_one_step_by_quadrature():
     exact = total.flatten(0, 1).logsumexp(0) + 2 * math.log(width)
     found = evaluate(model, guide, x, num_samples=20_000)
     error = torch.from_numpy(found.ess) ** -0.5
-    assert ((torch.from_numpy(found.log_p) - exact.detach()).abs() < 4.5 * error).all() and error.median() < 0.1
+    assert ((torch.from_numpy(found.log_p) - exact.detach()).abs() < 4.5 * error).all() and error.max() < 0.1
 
 
 def test_particles_stand_left_and_rows_apart():

@@ -51,8 +51,11 @@ def test_joint_density(name):
 @pytest.mark.stochastic
 def test_one_laplace_code_in_closed_form():
     """Importance samples reach the normal-Laplace density along the atom, Gaussian across it."""
-    model = SparseLinear(3, 1, noise=FixedScale(0.8)).double()
-    x = torch.randn(6, 3).double()
+    with torch.random.fork_rng():  # the problem, whatever the seed of the draws
+        torch.manual_seed(0)
+        model = SparseLinear(3, 1, noise=FixedScale(0.8)).double()
+        x = torch.randn(6, 3).double()
+        guide = Amortized(model, LaplaceEncoder(3, (1,), ((),)).double())
     w = model.atoms.detach().squeeze()
     tau = 0.8 / w.norm()
     t = x @ w / (w @ w)
@@ -60,13 +63,12 @@ def test_one_laplace_code_in_closed_form():
     falling = torch.erfc((tau**2 + t) / (tau * math.sqrt(2))) * torch.exp(t)
     along = tau**2 / 2 + torch.log((rising + falling) / 4) - w.norm().log()
     across = -0.5 * (x - t[:, None] * w).square().sum(-1) / 0.64 - math.log(2 * math.pi * 0.64)
-    guide = Amortized(model, LaplaceEncoder(3, (1,), ((),)).double())
     with torch.no_grad():
         guide.encoder.heads[0].raw_scale.bias.fill_(2.0)  # wide: weights without heavy tails
     num = 20_000
     found = evaluate(model, guide, x, num_samples=num)
     error = np.sqrt(1 / found.ess - 1 / num)  # of a log mean of weights
-    assert np.median(error) < 0.05
+    assert error.max() < 0.05
     assert (np.abs(found.log_p - (along + across).numpy()) < 4.5 * error).all()
 
 
