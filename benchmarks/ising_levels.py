@@ -11,7 +11,7 @@ import sys
 import torch
 
 import pyrarchy
-from pyrarchy.fit_command import cosine
+from pyrarchy.fit_plan import cosine
 from pyrarchy.inference import evaluate, fit
 from pyrarchy.inference.batches import Batches
 from pyrarchy.ising_levels import level_kls

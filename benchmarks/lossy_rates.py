@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from pyrarchy import get_pair, load_data
+from pyrarchy.atomic import write_atomically
 from pyrarchy.inference import Batches, evaluate, fit
-from pyrarchy.inference.atomic import write_atomically
 
 REACHES = (0, 1, 2, 3, 7)  # 0 is the ordinary VAE; 7 sees every pixel before on 8 x 8
 EPOCHS, BATCH = 80, 50

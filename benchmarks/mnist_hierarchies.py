@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from pyrarchy import get_pair, load_data
+from pyrarchy.atomic import write_atomically
+from pyrarchy.checkpoint import load_latest
 from pyrarchy.inference import AuxiliaryWeight, Batches, Temper, evaluate, fit
-from pyrarchy.inference.atomic import write_atomically
-from pyrarchy.inference.checkpoint import load_latest
 from pyrarchy.inference.compare import compare
 from pyrarchy.inference.compare_runs import Entry, run_folder
 from pyrarchy.inference.loop import load_modules

@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from pyrarchy import load_data
+from pyrarchy.atomic import write_atomically
 from pyrarchy.guides import Amortized, Encoder
 from pyrarchy.inference import CIWAE, ELBO, MIWAE, PIWAE, Batches, ImportanceWeighted, evaluate, fit
-from pyrarchy.inference.atomic import write_atomically
 from pyrarchy.zoo import VAE
 
 METHODS = {

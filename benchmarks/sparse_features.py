@@ -22,8 +22,8 @@ import pyro.distributions as dist
 import torch
 
 from pyrarchy import cli, load, load_data
+from pyrarchy.atomic import write_atomically
 from pyrarchy.inference import edge_scores, evaluate, sample
-from pyrarchy.inference.atomic import write_atomically
 from pyrarchy.zoo import FactorAnalysis
 
 # name in the table, and of the run's folder -> the words of ``pyrarchy fit``

@@ -17,9 +17,9 @@ import torch
 
 from benchmarks.mnist_hierarchies import METHODS, make
 from pyrarchy import load_data
+from pyrarchy.checkpoint import load_latest
 from pyrarchy.inference import label_information, number_information
 from pyrarchy.inference.apply import encode
-from pyrarchy.inference.checkpoint import load_latest
 from pyrarchy.inference.compare_runs import run_folder
 from pyrarchy.inference.loop import load_modules
 from pyrarchy.stroke_width import stroke_width

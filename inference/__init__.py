@@ -4,6 +4,7 @@ if not __name__.startswith("pyrarchy."):
     raise ImportError("import pyrarchy.inference: the folder inference/ is the package pyrarchy.inference.")
 
 from .. import _start  # noqa: F401  (before all else: it imports torch faster)
+from ..checkpoint import CheckpointError, load_state, save_state
 from .adam import adam
 from .aggregate import AggregatePosterior
 from .ais import AnnealedEstimate, ais
@@ -18,7 +19,6 @@ from .bdmc import Sandwich, bdmc
 from .boosting import Boosted, boost
 from .bound import Bound
 from .check_pair import PairCheck, check_pair
-from .checkpoint import CheckpointError, load_state, save_state
 from .compare import compare
 from .compare_runs import Entry
 from .comparison import Comparison, Outcome

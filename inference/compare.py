@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from .atomic import write_atomically
+from ..atomic import write_atomically
 from .batches import Batches
 from .compare_runs import Entry, Work, in_parallel, run_folder, serially, slug, to_json
 from .comparison import Comparison

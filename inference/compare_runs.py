@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from .atomic import write_atomically
+from ..atomic import write_atomically
+from ..checkpoint import CheckpointError, load_state, save_state
 from .batch_statistics import reestimate_statistics
 from .batches import Batches
-from .checkpoint import CheckpointError, load_state, save_state
 from .comparison import Outcome
 from .evaluate import evaluate
 from .fit import fit

@@ -1,6 +1,6 @@
 """Whether a checkpoint is one from which this training can go on to the same numbers."""
 
-from .checkpoint import CheckpointError
+from ..checkpoint import CheckpointError
 from .parallel import ranks
 
 NEEDED = {"modules", "params", "parameters", "setting", "optimizer", "record", "step", "place", "rng", "epoch_rng"}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic import write_atomically
+from ..atomic import write_atomically
 
 #: Groups whose arrays carry draws; all other groups are stored as they are.
 DRAW_GROUPS = ("posterior", "posterior_predictive", "prior", "prior_predictive", "log_likelihood", "sample_stats")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyro
 import torch
 
+from ..checkpoint import load_latest, load_state, previous, save_state, write_atomically
 from .adam import adam
 from .batch_statistics import check_single_rows, coupled_modules
 from .batches import digest, length
 from .bound import Bound
-from .checkpoint import load_latest, load_state, previous, save_state, write_atomically
 from .continuation import check_continues
 from .finite_watch import FiniteWatch
 from .isolation import buffers_kept, rng_state, root_modules, set_rng_state

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .atomic import write_atomically
 from .binarize import LIKELIHOODS, binarization, support_of
 from .datasets import Dataset, load_data
 from .faults import DataError
@@ -77,7 +78,6 @@ def rows_of(run, name):
 
 def save_arrays(path, arrays, main):
     """Write arrays in one step: all of them to .npz, the one called ``main`` to .npy."""
-    from .inference.atomic import write_atomically
 
     content = io.BytesIO()
     if path.suffix == ".npz":

@@ -6,8 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from .binarize import binarization
-from .fit_command import cosine
-from .fit_plan import data_for, training_plan
+from .fit_plan import cosine, data_for, training_plan
 from .folder_lock import folder_lock
 from .objectives import make_objective
 from .placement import to_tensors

@@ -1,19 +1,21 @@
 """``pyrarchy fit``: data, pair, training, evaluation, pictures and report, all in one run folder."""
 
-import math
 import sys
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from . import launch
 from .binarize import binarization
+from .fit_exact import exact_by_arrays, exact_by_model, fit_arrays, fit_exact
 from .fit_plan import data_for, training_plan
 from .folder_lock import folder_lock
 from .objectives import make_objective
-from .placement import default_dtype, find_device, in_default_dtype, on_device, to_device, to_tensors, use_threads
+from .placement import default_dtype, find_device, in_default_dtype, to_tensors, use_threads
 from .registry import get_pair
 from .run_begin import check_folder, clear, data_sha256, settle, sweep
-from .run_folder import prepare, warm_up, write_config
+from .run_folder import load, prepare, write_config
+from .run_result import write_result
 from .stop_request import StopRequest
 
 GLOBAL_SAMPLES = 10_000
@@ -24,8 +26,7 @@ def run_fit(args):
     with launch.group(args.device), ExitStack() as folder:
         with launch.agreed():
             fit = begin(args, folder)
-        with fit.precision():
-            return fit.run()
+        return fit.run()
 
 
 def begin(args, folder):
@@ -58,7 +59,8 @@ def begin(args, folder):
     if launch.processes() > 1:
         config["ranks"] = launch.processes()
     out = Path(args.out or f"runs/{args.pair.replace(':', '.')}")
-    fit = Fit(pair, data, config, out, resume=args.resume, quiet=args.quiet, stop=args.stop, profile=args.profile)
+    how = {name: getattr(args, name) for name in ("resume", "quiet", "stop", "profile", "report")}
+    fit = Fit(pair, data, config, out, **how)
     if launch.is_first():
         folder.enter_context(folder_lock(out))
         sweep(out)
@@ -68,19 +70,18 @@ def begin(args, folder):
     begun = (out / "config.json").exists()
     if args.resume and not begun:
         fit.say(f"nothing to resume in {out}: a new run begins")
-    with fit.precision():
-        fit.build()  # what cannot be built leaves no folder behind
-        if launch.is_first() and not (begun and args.resume):
-            clear(out)
-            write_config(out, config, used)
+    fit.build()  # what cannot be built leaves no folder behind
+    if launch.is_first() and not (begun and args.resume):
+        clear(out)
+        write_config(out, config, used)
     return fit
 
 
 class Fit:
     """One fit from data to report; :meth:`run` does all of it."""
 
-    def __init__(self, pair, whole, config, out, *, resume=False, quiet=False, stop=None, profile=False):
-        self.pair, self.whole, self.config, self.out = pair, whole, config, out
+    def __init__(self, pair, whole, config, out, *, resume=False, quiet=False, stop=None, profile=False, report=True):
+        self.pair, self.whole, self.config, self.out, self.report = pair, whole, config, out, report
         self.data, self.columns = prepare(pair, whole, config["options"])
         self.resume, self.quiet, self.profile = resume, quiet or not launch.is_first(), profile
         self.stop = StopRequest() if stop is None else stop
@@ -105,34 +106,68 @@ class Fit:
             use_threads(self.config["threads"], self.config["method"])
             yield
 
+    @cached_property
+    def arrays(self):
+        """What fits the pair without torch, or ``None``."""
+        return self.pair.in_arrays(self.data, self.config["options"], self.config["dtype"])
+
+    @property
+    def without_torch(self):
+        """Whether one process fits the pair by numpy alone; several exchange what they found through torch."""
+        return self.arrays is not None and launch.processes() == 1
+
     def build(self):
-        """Build model and guide, where they can be trained as asked."""
-        self.device = launch.own_device(find_device(self.config["device"]))
-        if self.config["method"] == "svi":
-            self.objective = make_objective(self.config["objective"], self.config["estimator"])
-        pair = self.pair(self.data, seed=self.config["seed"], **self.config["options"])
-        self.model, self.guide = in_default_dtype(*pair)
+        """Build what is trained, where it can be trained as asked."""
+        if self.without_torch:
+            return
+        with self.precision():
+            self.device = launch.own_device(find_device(self.config["device"]))
+            if self.config["method"] == "svi":
+                self.objective = make_objective(self.config["objective"], self.config["estimator"])
+            pair = self.pair(self.data, seed=self.config["seed"], **self.config["options"])
+            self.model, self.guide = in_default_dtype(*pair)
 
     def run(self):
         """Train, then evaluate, draw and report. Returns 0."""
         self.say(f"{self.pair.name}: {self.pair.summary}")
+        if self.without_torch:
+            return self.run_without_torch()
         if self.config["method"] == "cavi":  # sweeps over a data set that is one datum: nothing to share
             launch.part()
             if not launch.is_first():
                 return 0
-        train = to_tensors(self.prepared.train)
-        curve = {"em": self.fit_em, "cavi": self.fit_cavi, "svi": self.fit_svi}[self.config["method"]](train)
-        return self.finish(self.model, self.guide, curve)
+        with self.precision():
+            curve = self.train(to_tensors(self.prepared.train))
+            return self.finish(self.model, self.guide, curve)
+
+    def train(self, rows):
+        """Train by the pair's method on all rows; returns the curve that it left."""
+        method = self.config["method"]
+        if method == "em":
+            return fit_exact(self, rows)
+        if method == "svi":
+            from .fit_svi import fit_svi
+
+            return fit_svi(self, rows)
+        from .fit_conjugate import fit_conjugate
+
+        return fit_conjugate(self, rows if isinstance(rows, tuple) else (rows,))
+
+    def run_without_torch(self):
+        """Fit by numpy; the weights are then opened as a report opens them, unless none is wanted."""
+        curve = fit_arrays(self, self.prepared.train)
+        if self.report:
+            with self.precision():
+                return self.finish(*load(self.out), curve)
+        held_out = self.prepared.test is not None
+        exact = exact_by_arrays(self.arrays, self.prepared.test if held_out else self.prepared.train)
+        return self.leave(None, exact, curve, held_out, list(self.data.remarks), "nats per datum")
 
     def finish(self, model, guide, curve, **depth):
         """Evaluate a trained pair and write everything that follows from it.
 
         :param depth: ``quick`` and ``seconds`` of :func:`~pyrarchy.run_report.write_outcome`.
         """
-        import torch
-
-        from .run_report import write_outcome
-
         self.model, self.guide = model, guide
         use_threads(getattr(curve, "threads", None) or self.config["threads"], self.config["method"])
         # Coordinate ascent grades a posterior over the data that it was fitted to; other rows are other posteriors.
@@ -143,6 +178,8 @@ class Fit:
         several = isinstance(rows, tuple)
         remarks = [*self.data.remarks, *getattr(curve, "remarks", [])]
         if not several and hasattr(model, "remarks"):
+            import torch
+
             from .inference.apply import encode
 
             remarks += model.remarks(torch.from_numpy(encode(model, guide, rows[:100], draws=1)["z1"][0]))
@@ -150,71 +187,32 @@ class Fit:
         launch.part()
         if not launch.is_first():
             return 0
-        exact = self.exact(rows)
-        self.say(evaluation.table())
-        if exact is not None:
-            what = "nats for the data set" if several else "nats per datum"
-            self.say(f"log p(x)  = {exact['log_p']:.4f} {what} (exact)")
-        for remark in remarks:
-            self.say(f"note: {remark}")
+        exact = self.exact(rows, held_out)
+        unit = "nats for the data set" if several else "nats per datum"
+        if not self.report:
+            return self.leave(evaluation, exact, curve, held_out, remarks, unit)
+        from .run_report import write_outcome
+
+        self.say_figures(evaluation, exact, remarks, unit)
         write_outcome(self, rows, held_out, evaluation, exact, curve, remarks, **depth)
         self.say(f"run folder: {self.out}  (open {self.out / 'report.html'})")
         return 0
 
-    def fit_svi(self, train):
-        """Train by SVI with the plan's warm-up and decay."""
-        from .inference import Batches, fit, profile_step, reestimate_statistics
-        from .inference.loop import save_modules
-        from .inference.shared_loop import share_batches
+    def leave(self, evaluation, exact, curve, held_out, remarks, unit):
+        """End with the weights and the figures, without draws, pictures and page."""
+        self.say_figures(evaluation, exact, remarks, unit)
+        write_result(self, evaluation, exact, curve, held_out, remarks)
+        self.say(f"run folder: {self.out}  (draws, pictures and page: pyrarchy report {self.out})")
+        return 0
 
-        plan = self.config
-        draw = binarization(plan["binarize"]).draw if plan["binarize"] == "dynamic" else None
-        batches = Batches(to_device(train, self.device), plan["batch_size"], seed=plan["seed"], transform=draw)
-        batches = share_batches(batches)
-        total = plan["steps"] if plan["steps"] is not None else plan["epochs"] * len(batches)
-        go_on = f"{self.out} holds every step taken: continue with --resume"
-        with on_device(self.device, self.model, self.guide), self.stop.stepping(go_on):
-            record = fit(
-                self.model,
-                self.guide,
-                batches,
-                objective=self.objective,
-                optimizer=plan["lr"],
-                steps=total,
-                schedule=lambda step: cosine(step / total, plan["decay"]),
-                temper=warm_up(plan),
-                seed=plan["seed"],
-                callbacks=(self.stop,),
-                out=self.out,
-                resume=self.resume,
-                threads=plan["threads"],
-                tape=plan["tape"],
-                progress=self.progress,
-            )
-            self.stop.number = launch.any_number(self.stop.number)
-        batches = Batches(train, plan["batch_size"], seed=plan["seed"], transform=draw)
-        if reestimate_statistics(self.model, self.guide, batches, seed=plan["seed"]) and launch.is_first():
-            save_modules(self.model, self.guide, self.out / "checkpoint.npz")
-        bound = "" if record.is_lower_bound else " (not a lower bound)"
-        how = f"{record.path}; {record.describe_threads()}"
-        self.say(f"{record.step} steps in {record.seconds:.1f} s; {record.objective}{bound}; {how}")
-        if self.profile and launch.is_first():
-            use_threads(record.threads, "svi")
-            how = {"objective": self.objective, "optimizer": plan["lr"], "tape": plan["tape"], "seed": plan["seed"]}
-            self.say(profile_step(self.model, self.guide, batches, **how).table())
-        return record
-
-    def fit_em(self, train):
-        """Fit by exact EM and leave the same kind of checkpoint as SVI does."""
-        from .fit_exact import fit_exact
-
-        return fit_exact(self, train)
-
-    def fit_cavi(self, train):
-        """Fit by coordinate ascent and leave the same kind of checkpoint as SVI does."""
-        from .fit_conjugate import fit_conjugate
-
-        return fit_conjugate(self, train if isinstance(train, tuple) else (train,))
+    def say_figures(self, evaluation, exact, remarks, unit):
+        """Print what the evaluation found, the exact figure and what is to be said of them."""
+        if evaluation is not None:
+            self.say(evaluation.table())
+        if exact is not None:
+            self.say(f"log p(x)  = {exact['log_p']:.4f} {unit} (exact)")
+        for remark in remarks:
+            self.say(f"note: {remark}")
 
     def evaluate(self, rows, several):
         """Importance-sample held-out log p(x); the bound itself where global and local latents mix."""
@@ -228,20 +226,9 @@ class Fit:
         shared = self.config.get("ranks", 1) > 1  # then also in a report, which thus draws the same
         return evaluate(self.model, self.guide, rows, num_samples=num, progress=self.progress, shared=shared)
 
-    def exact(self, rows):
+    def exact(self, rows, held_out):
         """Exact log p(x) where the model knows it: mean and standard error."""
-        import torch
-
-        if hasattr(self.model, "log_evidence"):
-            return {"log_p": self.model.log_evidence(*(part.double() for part in rows)).item(), "log_p_error": math.nan}
-        if not hasattr(self.model, "log_marginal"):
-            return None
-        with torch.no_grad():
-            values = self.model.log_marginal(rows).double()
-        error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return {"log_p": values.mean().item(), "log_p_error": error}
-
-
-def cosine(share, end):
-    """Factor on the learning rate after a share of the steps: half a cosine from 1 down to ``end``."""
-    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * share))
+        if self.arrays is None:
+            return exact_by_model(self.model, rows)
+        self.arrays.parameters = {name: value.numpy() for name, value in self.model.state_dict().items()}
+        return exact_by_arrays(self.arrays, self.prepared.test if held_out else self.prepared.train)

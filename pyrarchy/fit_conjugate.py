@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .atomic import write_atomically
+from .checkpoint import save_state
 from .inference.evaluation import Evaluation
 
 
@@ -47,8 +49,6 @@ def closed_form(model, guide, rows):
 def fit_conjugate(fit, train):
     """Fit by coordinate ascent, put the factors into the guide, and leave checkpoint and history in the run folder."""
     from .inference import fit_cavi
-    from .inference.atomic import write_atomically
-    from .inference.checkpoint import save_state
     from .inference.isolation import root_modules
 
     record = fit_cavi(fit.model, *train, seed=fit.config["seed"], progress=fit.progress)

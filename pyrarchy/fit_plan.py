@@ -1,5 +1,6 @@
 """What a fit is going to do, settled before anything is built and before torch is imported: its data, its training."""
 
+import math
 from dataclasses import asdict
 
 from .binarize import check_support
@@ -67,3 +68,8 @@ def training_plan(pair, args):
         raise ValueError("--profile times what the CPU does, and a device works on behind it; leave --device away")
     parse_objective(plan["objective"])
     return plan
+
+
+def cosine(share, end):
+    """Factor on the learning rate after a share of the steps: half a cosine from 1 down to ``end``."""
+    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * share))

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from .atomic import write_atomically
 from .faults import RunError
 from .fit_plan import data_for
 from .folder_lock import folder_lock
@@ -31,7 +32,6 @@ def run_nuts_command(args):
 def sample_into(out, args):
     """Sample, and write the draws and their figures into a folder; returns the exit code."""
     from .inference import groups, summary
-    from .inference.atomic import write_atomically
     from .inference.mcmc import mcmc_inference_data, run_nuts
     from .plots import png
 

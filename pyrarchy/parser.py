@@ -115,6 +115,8 @@ def _add_fit(command, handlers):
     sub.add_argument(
         "--profile", action="store_true", help="print where a training step's time goes; changes no number"
     )
+    what = "leave weights and figures; `pyrarchy report` makes draws, pictures and page when they are wanted"
+    sub.add_argument("--no-report", dest="report", action="store_false", help=what)
     sub.add_argument("--device", default="cpu", help="where to train: cpu, cuda, cuda:1, mps (default %(default)s)")
     sub.add_argument(
         "--dtype", choices=["float32", "float64"], default="float32", help="precision (default %(default)s)"

@@ -1,7 +1,7 @@
 """Fitted pairs that ship with the package: ``model, guide = pretrained("ladder_vae")``.
 
 Each was fitted by ``pyrarchy fit NAME --seed 0`` with the row's defaults on the 8 x 8 digits. ``NAME.npz`` holds weights
-and buffers alone (see :mod:`pyrarchy.inference.checkpoint`: no pickle), ``NAME.json`` how they were made and what the fit
+and buffers alone (see :mod:`pyrarchy.checkpoint`: no pickle), ``NAME.json`` how they were made and what the fit
 measured. ``python pyrarchy/data/make_pretrained.py`` makes them anew.
 """
 
@@ -40,7 +40,7 @@ def pretrained(name):
     :returns: ``(model, guide)`` in evaluation mode.
     :raises ValueError: for a name that ships none, or weights that do not fit the row any more.
     """
-    from .inference.checkpoint import load_state
+    from .checkpoint import load_state
     from .inference.isolation import root_modules
     from .inference.loop import load_modules
     from .registry import get_pair

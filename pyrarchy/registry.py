@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 
+from .options import parse_options
+
 ROWS = (
     "rows_linear",
     "rows_images",
@@ -91,6 +93,9 @@ class Pair:
     :ivar differs: what differs from the source; empty when nothing does.
     :ivar caution: what is known to go wrong.
     :ivar picks: function of (dataset, options) that returns the columns to keep, or ``None`` for all.
+    :ivar arrays: function of (dataset, options, dtype) that returns what fits the pair without torch, like
+        :class:`~pyrarchy.zoo.factor_analysis_arrays.FactorAnalysisArrays`: ``fit(x, seed=)``, then ``parameters`` (arrays,
+        named as the model's) and ``log_marginal(x)``. ``None`` where torch is needed.
     """
 
     name: str
@@ -105,6 +110,7 @@ class Pair:
     differs: str = ""
     caution: str = ""
     picks: Callable | None = None
+    arrays: Callable | None = None
 
     @property
     def summary(self):
@@ -125,20 +131,15 @@ class Pair:
 
         :raises ValueError: for an unknown key (the valid ones are listed) or a value of another type.
         """
-        out = {}
-        for text in texts:
-            key, sep, value = text.partition("=")
-            if not sep:
-                raise ValueError(f"option '{text}' is not of the form key=value")
-            if key not in self.options:
-                known = ", ".join(self.options) or "none"
-                raise ValueError(f"pair {self.name} has no option '{key}'; it has: {known}")
-            out[key] = _convert(key, value, self.options[key])
-        return out
+        return parse_options(texts, self.options, self.name)
 
     def columns(self, data, options=None):
         """Which columns of a data set this pair uses: an index array, or ``None`` for all."""
         return None if self.picks is None else self.picks(data, {**self.options, **(options or {})})
+
+    def in_arrays(self, data, options, dtype="float32"):
+        """What fits this pair to a data set without torch, or ``None``."""
+        return None if self.arrays is None else self.arrays(data, {**self.options, **options}, dtype)
 
     def __call__(self, data=None, *, seed=0, **options):
         """Build ``(model, guide)`` for a data set, from a seed; the generators outside are left as they were.
@@ -236,26 +237,3 @@ def _load(name, load):
             f"{name} is a {type(found).__name__}, not a pair: decorate the function with @pyrarchy.pair(...)"
         )
     return replace(found, name=name)
-
-
-def _convert(key, text, default):
-    try:
-        if isinstance(default, bool) or default is None:
-            words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-            return words[text.lower()]
-        if isinstance(default, tuple):
-            kind = type(default[0]) if default else int
-            return tuple(_size(kind(part)) for part in text.split(","))
-        return _size(type(default)(text))
-    except (KeyError, ValueError):
-        wanted = f"like {','.join(map(str, default)) if isinstance(default, tuple) else default}"
-        if isinstance(default, bool) or default is None:
-            wanted = "true or false"
-        raise ValueError(f"option {key}={text}: give a value {wanted}") from None
-
-
-def _size(value):
-    """A value as it is; whole numbers are sizes and counts, so those below one are refused."""
-    if isinstance(value, int) and value < 1:
-        raise ValueError
-    return value

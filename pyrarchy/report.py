@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .atomic import write_atomically
 from .report_page import render_report
 
 if TYPE_CHECKING:  # xarray takes a while to import
@@ -110,7 +111,6 @@ def write_report(folder: str | os.PathLike, report: ReportContent) -> Path:
         ValueError: as :func:`render_report`; nothing is then written.
         NotADirectoryError: no such folder.
     """
-    from .inference.atomic import write_atomically
 
     folder = Path(folder)
     if not folder.is_dir():

@@ -33,6 +33,16 @@ def _varying_columns(data, options):
     )
 
 
+def _in_arrays(isotropic):
+    def build(data, options, dtype):
+        from .zoo.factor_analysis_arrays import FactorAnalysisArrays
+
+        sizes = {"noise_floor": options["noise_floor"], "isotropic": isotropic, "dtype": dtype}
+        return FactorAnalysisArrays(data.dim, options["z_dim"], **sizes)
+
+    return build
+
+
 @pair(
     "factor_analysis",
     model="FactorAnalysis",
@@ -41,6 +51,7 @@ def _varying_columns(data, options):
     likelihood="gaussian",
     training=Training(method="em"),
     picks=_varying_columns,
+    arrays=_in_arrays(isotropic=False),
     source=Source(
         "Rubin, Donald B. and Thayer, Dorothy T.",
         1982,
@@ -67,6 +78,7 @@ def factor_analysis(data, *, z_dim=8, noise_floor=1e-4, drop_constant=None):
     likelihood="gaussian",
     training=Training(method="em"),
     picks=_more_rows_than_factors,
+    arrays=_in_arrays(isotropic=True),
     source=Source(
         "Tipping, Michael E. and Bishop, Christopher M.",
         1999,

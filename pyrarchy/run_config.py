@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .atomic import write_atomically
 from .faults import DamagedRunError, RunError
 from .placement import DTYPES
 from .registry import get_pair
@@ -84,8 +85,6 @@ def pair_of(config):
 
 def write_json(path, content):
     """Write JSON in one step; numbers that are not finite become null, which every reader takes."""
-    from .inference.atomic import write_atomically
-
     write_atomically(path, (json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n").encode())
 
 

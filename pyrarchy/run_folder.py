@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .atomic import write_atomically
+from .checkpoint import load_latest
 from .datasets import Dataset
 from .faults import DamagedRunError, DataError
 from .placement import default_dtype, in_default_dtype
@@ -46,7 +48,6 @@ def write_config(folder, config, data):
 
     Models with several arguments (eight schools) are rebuilt from all rows, the others from a few and the mean.
     """
-    from .inference.atomic import write_atomically
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,6 @@ def load(run):
     A damaged checkpoint gives a warning, and the one before it is used. The code of a pair of your own is not run from the
     folder: import its module first.
     """
-    from .inference.checkpoint import load_latest
     from .inference.isolation import root_modules
     from .inference.loop import load_modules
 
@@ -185,7 +185,6 @@ def read_curve(run):
     """The training curve of a run: a :class:`~pyrarchy.inference.Record`, the log-likelihoods of EM as a list, or the
     bounds of coordinate ascent as a :class:`~pyrarchy.fit_conjugate.BoundCurve`."""
     from .fit_conjugate import BoundCurve
-    from .inference.checkpoint import load_latest
     from .inference.loop import describe
     from .inference.record import Record
     from .objectives import make_objective

@@ -1,14 +1,16 @@
-"""The end of a fit: draws for ArviZ, pictures, final figures, and the report of a run folder."""
+"""The end of a fit: draws for ArviZ, pictures, and the report of a run folder."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from .atomic import write_atomically
 from .diagnosis import SECONDS, run_sections
 from .figures import Canvas, by_depth, pictures
 from .report import Estimate, Layer, ReportContent, write_report
-from .run_config import plain, write_json
+from .run_config import plain
+from .run_result import evaluated_on, write_result
 from .section import Context
 
 DRAWN_ROWS = 50
@@ -23,7 +25,6 @@ def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks, *, qui
     :param bool quick: leave the long diagnostics out. ``seconds``: how long each of them may take.
     """
     from .inference import groups, summary
-    from .inference.atomic import write_atomically
     from .plots import png
 
     out, prepared = Path(fit.out), fit.prepared
@@ -41,10 +42,7 @@ def write_outcome(fit, rows, held_out, evaluation, exact, curve, remarks, *, qui
         figures["forest"] = forest(fit.pair.name, draws)
     for name, figure in figures.items():
         write_atomically(out / f"{name}.png", png(figure))
-    write_json(
-        out / "result.json",
-        result(fit, evaluation, exact, curve, held_out, remarks) | {"draws_of": idata.attrs["draws_of"]},
-    )
+    write_result(fit, evaluation, exact, curve, held_out, remarks, draws_of=idata.attrs["draws_of"])
     args = rows if several else (rows,)
     page = content(fit, prepared, held_out, evaluation, exact, figures, table, remarks)
     if several:
@@ -110,33 +108,6 @@ def forest(name, summary):
     return plots.forest({name: {v: (row["mean"], row[low], row[high]) for v, row in summary.iterrows()}})
 
 
-def result(fit, evaluation, exact, curve, held_out, remarks):
-    """The final figures as plain numbers."""
-    from ._version import __version__
-
-    if hasattr(curve, "bounds"):
-        last = {"objective": "CAVI", "steps": len(curve.bounds) - 1, "bound": curve.bounds[-1]}
-    elif isinstance(curve, list):
-        last = {"objective": "EM", "train_log_p": curve[-1]}
-    else:
-        last = {
-            "objective": curve.objective,
-            "is_lower_bound": curve.is_lower_bound,
-            "steps": curve.step,
-            "last_loss": curve.losses[-1],
-            "last_value": curve.values[-1],
-        }
-    return {
-        "pair": fit.pair.name,
-        "evaluated_on": evaluated_on(fit.data, held_out),
-        **evaluation.figures(),
-        **({"exact_log_p": exact["log_p"], "exact_log_p_error": exact["log_p_error"]} if exact else {}),
-        "training": last,
-        "remarks": remarks,
-        "pyrarchy": __version__,
-    }
-
-
 def content(fit, data, held_out, evaluation, exact, figures, table, remarks):
     """What the report shows."""
     active = evaluation.active_units()
@@ -178,13 +149,6 @@ def content(fit, data, held_out, evaluation, exact, figures, table, remarks):
         config={k: v for k, v in plain(plan).items() if k != "columns"},  # as read back from config.json
         **{name: figure for name, figure in figures.items()},
     )
-
-
-def evaluated_on(data, held_out):
-    """Which rows the figures are of; a density that takes none is evaluated by itself."""
-    if not data.num_train:
-        return "the density itself, without data"
-    return "held-out data" if held_out else "training data"
 
 
 def where_from(data, held_out):

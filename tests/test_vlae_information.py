@@ -6,8 +6,8 @@ import torch
 from benchmarks.mnist_hierarchies import METHODS, make
 from benchmarks.vlae_information import METHOD, codes_of, finished, informations, table
 from pyrarchy import load_data
+from pyrarchy.checkpoint import save_state
 from pyrarchy.inference.apply import encode
-from pyrarchy.inference.checkpoint import save_state
 from pyrarchy.inference.compare_runs import run_folder
 
 

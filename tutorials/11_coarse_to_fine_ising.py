@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 import pyrarchy
-from pyrarchy.fit_command import cosine
+from pyrarchy.fit_plan import cosine
 from pyrarchy.guides import CoarseToFine, FactorisedCoarseToFine
 from pyrarchy.inference import ELBO, evaluate, fit, isolated
 from pyrarchy.inference.batches import Batches

@@ -20,12 +20,11 @@ from pyro.nn import PyroModule
 from torch import nn
 from torch.nn import functional
 
+from .factor_analysis_arrays import MIN_SCALE, check_factors, raw_scale_of
 from .factor_analysis_em import FactorAnalysisFit, fit_factor_analysis
 from .sufficient_statistics import Statistics, constant_columns, pooled, sufficient_statistics
 
 __all__ = ["FactorAnalysis", "constant_columns"]
-
-_MIN_SCALE = 1e-6  # a gradient step cannot send the density to infinity
 
 
 class FactorAnalysis(PyroModule):
@@ -43,12 +42,7 @@ class FactorAnalysis(PyroModule):
 
     def __init__(self, x_dim, z_dim, *, noise_floor=1e-4):
         super().__init__("model")
-        if not 1 <= z_dim < x_dim:
-            raise ValueError(f"z_dim: {z_dim} given for x_dim {x_dim}; 1 to x_dim - 1 factors can be told from noise.")
-        if not 0.0 < noise_floor < 1.0:
-            raise ValueError(
-                f"noise_floor: {noise_floor} given; a fraction of a column's variance in (0, 1) is needed."
-            )
+        check_factors(x_dim, z_dim, noise_floor)
         self.x_dim, self.z_dim, self.noise_floor = x_dim, z_dim, noise_floor
         self.mean = nn.Parameter(torch.zeros(x_dim))
         self.loadings = nn.Parameter(torch.randn(x_dim, z_dim) / math.sqrt(z_dim))
@@ -60,7 +54,7 @@ class FactorAnalysis(PyroModule):
     @property
     def scale(self):
         """Standard deviation of each column's noise."""
-        return functional.softplus(self.raw_scale) + _MIN_SCALE
+        return functional.softplus(self.raw_scale) + MIN_SCALE
 
     def forward(self, x):
         """Sample z1 and x; ``x`` (B, D) is observed."""
@@ -159,9 +153,8 @@ class FactorAnalysis(PyroModule):
     @torch.no_grad()
     def set_parameters(self, mean, loadings, scale):
         """Copy ``mean`` (D,), ``loadings`` (D, K) and ``scale`` (D,) into the parameters, in their own precision."""
-        scale = torch.as_tensor(scale, dtype=torch.float64).reshape(self.raw_scale.shape) - _MIN_SCALE
-        if (scale <= 0).any():
-            raise ValueError(f"scale: {float(scale.min()) + _MIN_SCALE:g} given; it must be above {_MIN_SCALE:g}.")
+        scale = torch.as_tensor(scale, dtype=torch.float64).reshape(self.raw_scale.shape)
+        raw_scale = raw_scale_of(scale.cpu().numpy())
         self.mean.copy_(torch.as_tensor(mean))
         self.loadings.copy_(torch.as_tensor(loadings))
-        self.raw_scale.copy_(scale + torch.log(-torch.expm1(-scale)))  # the inverse of softplus
+        self.raw_scale.copy_(torch.as_tensor(raw_scale))

@@ -15,12 +15,11 @@ Don't blame the ELBO!, https://arxiv.org/abs/1911.02469.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from .factor_analysis import FactorAnalysis
+from .factor_analysis_arrays import fit_ppca
 from .factor_analysis_em import FactorAnalysisFit
-from .linear_gaussian import ppca_closed_form
 
 
 class PPCA(FactorAnalysis):
@@ -46,17 +45,6 @@ class PPCA(FactorAnalysis):
         A closed form has no starts, seed, tolerance or floor: such options are accepted, so that one driver fits every
         linear model, and have nothing to act on. Raises ValueError where the data lie in ``z_dim`` dimensions.
         """
-        loadings, sigma2, value = ppca_closed_form(statistics, self.z_dim)
-        self.set_parameters(statistics.mean, loadings, sigma2**0.5)
-        return FactorAnalysisFit(
-            loadings=loadings,
-            noise_variance=np.full(self.x_dim, sigma2),
-            log_likelihood=value,
-            trace=np.array([value]),
-            start_values=np.array([value]),
-            start_kinds=("closed form",),
-            heywood=(),
-            noise_floor=0.0,
-            steps=0,
-            converged=True,
-        )
+        fit = fit_ppca(statistics, self.z_dim)
+        self.set_parameters(statistics.mean, fit.loadings, fit.noise_variance[0] ** 0.5)
+        return fit

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyrarchy
 from pyrarchy import cli
-from pyrarchy.inference.checkpoint import load_latest, save_state
+from pyrarchy.checkpoint import load_latest, save_state
 from pyrarchy.pretrained_pairs import FOLDER
 
 NAMES = ("vae", "hvae", "ladder_vae", "dense_hvae", "vlae")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from pyrarchy.checkpoint import _digest, load_latest
 from pyrarchy.inference import CheckpointError, load_state
-from pyrarchy.inference.checkpoint import _digest, load_latest
 
 from .conftest import RUNS
 from .test_bad_input import OBJECTS, Bomb, archive

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import pyrarchy
+from pyrarchy.checkpoint import load_state
 from pyrarchy.compare_command import plan, split_pairs
 from pyrarchy.inference import evaluate, groups, summary
-from pyrarchy.inference.checkpoint import load_state
 from pyrarchy.run_folder import read_config
 
 SMALL = ("z_dim=3", "hidden=7,5")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pyrarchy import DataError, cli
+from pyrarchy.atomic import WriteError
 from pyrarchy.faults import DamagedRunError, FolderBusyError, RunError, exit_code, one_line
 from pyrarchy.inference import CheckpointError
-from pyrarchy.inference.atomic import WriteError
 from pyrarchy.inference.loop import DivergedError
 
 

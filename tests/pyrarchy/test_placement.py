@@ -6,10 +6,11 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import pyrarchy
-from pyrarchy import fit_command, inference
+from pyrarchy import fit_command
 from pyrarchy.inference import load_state
 from pyrarchy.placement import default_dtype, find_device
 from pyrarchy.run_config import read_config
+from pyrarchy.zoo.factor_analysis_arrays import FactorAnalysisArrays
 
 from .conftest import RUNS
 
@@ -95,13 +96,13 @@ def test_a_resumed_run_keeps_its_threads(here, command, refused, tmp_path, no_pi
 
 def test_numpy_s_blas_has_the_threads_asked_for(here, command, tmp_path, no_pictures, monkeypatch):
     """Torch's number does not govern it."""
-    seen, em = [], inference.fit_em
+    seen, em = [], FactorAnalysisArrays.fit
 
     def look(*args, **kwargs):
         seen.append({pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"})
         return em(*args, **kwargs)
 
-    monkeypatch.setattr(inference, "fit_em", look)
+    monkeypatch.setattr(FactorAnalysisArrays, "fit", look)
     with threadpool_limits(2, user_api="blas"):
         for number, out in (("auto", "auto"), (1, "one")):
             assert command("fit", *RUNS["ppca"], "--threads", number, "--quiet", "--out", tmp_path / out)[0] == 0

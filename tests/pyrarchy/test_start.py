@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 PLOTS_AND_TABLES = {"arviz", "xarray", "pandas", "h5py", "h5netcdf", "matplotlib", "scipy", "sklearn"}
@@ -60,3 +61,22 @@ def test_a_fit_reaches_its_first_step_without_plots_and_tables(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     found = set(done.stdout.split())
     assert {"torch", "pyro"} <= found and not found & PLOTS_AND_TABLES
+
+
+@pytest.mark.parametrize("pair", ["factor_analysis", "ppca"])
+def test_factor_analysis_of_a_file_needs_no_torch(pair, tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(
+        tmp_path / "x.npy",
+        (rng.standard_normal((300, 2)) @ rng.standard_normal((2, 6)) + rng.standard_normal((300, 6))),
+    )
+    words = ("fit", pair, "z_dim=2", "--data", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run"), "--no-report")
+    found = imported(*words)
+    assert "numpy" in found and not found & {"torch", "pyro", *PLOTS_AND_TABLES}
+    assert (tmp_path / "run" / "checkpoint.npz").exists()
+
+
+def test_a_zoo_without_a_model_has_no_torch():
+    code = "import sys, pyrarchy.zoo; print('torch' in sys.modules); pyrarchy.zoo.VAE; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["False", "True"]

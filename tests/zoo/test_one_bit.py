@@ -9,7 +9,7 @@ from pyro import poutine
 from scipy import integrate, optimize
 
 import pyrarchy
-from pyrarchy.fit_command import cosine
+from pyrarchy.fit_plan import cosine
 from pyrarchy.inference import ELBO, fit, isolated
 from pyrarchy.run_folder import prepare
 from pyrarchy.zoo import OneBit

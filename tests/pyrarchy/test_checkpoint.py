@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from pyrarchy.checkpoint import _digest, load_latest, previous
 from pyrarchy.inference import CheckpointError, load_state, save_state
-from pyrarchy.inference.checkpoint import _digest, load_latest, previous
 
 
 def state(seed=0):

@@ -2,17 +2,18 @@
 
 The file is written beside its place, flushed and then moved over the old one, which is kept as the generation before.
 Two generations and a temporary file need room; a full disk leaves both generations as they were.
-A SHA-256 over all entries detects damage; the same state gives the same bytes.
+A SHA-256 over all entries detects damage; the same state gives the same bytes. Torch is imported by what reads a tensor.
 """
 
 import hashlib
 import io
 import json
+import sys
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from .atomic import write_atomically
 
@@ -23,12 +24,26 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged or not one of ours."""
 
 
+@dataclass(frozen=True, eq=False)
+class AsTensor:
+    """An array that is to be read back as a tensor, for a writer without torch."""
+
+    array: np.ndarray
+
+
+def _is_tensor(value):
+    torch = sys.modules.get("torch")  # without it nothing is one
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
 def _pack(value, arrays):
     """Plain JSON for a nested state, its arrays and tensors moved to ``arrays``."""
-    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
-        kind = "tensor" if isinstance(value, torch.Tensor) else "array"
+    if _is_tensor(value):
+        value = AsTensor(value.detach().cpu().numpy())
+    if isinstance(value, (AsTensor, np.ndarray, np.generic)):
+        kind = "tensor" if isinstance(value, AsTensor) else "array"
         key = f"{len(arrays):05d}"
-        arrays[key] = value.detach().cpu().numpy() if kind == "tensor" else np.asarray(value)
+        arrays[key] = value.array if kind == "tensor" else np.asarray(value)
         return {kind: key}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -44,6 +59,8 @@ def _unpack(value, arrays):
         return value
     ((kind, content),) = value.items()
     if kind == "tensor":
+        import torch
+
         return torch.from_numpy(np.array(arrays[content]))
     if kind == "array":
         return arrays[content]
