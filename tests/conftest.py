@@ -4,6 +4,7 @@
 that checks a Monte Carlo average against its standard error must then pass, too, but for one run in 200.
 """
 
+import gc
 import re
 from collections import Counter
 
@@ -21,6 +22,13 @@ failures = Counter()
 def pytest_addoption(parser):
     parser.addoption("--repeat", type=int, default=1, metavar="N", help="run every test N times")
     parser.addoption("--fresh-seeds", action="store_true", help="other random numbers in each repetition")
+
+
+def pytest_collection_finish(session):
+    """Leave what is imported and collected out of every later search for garbage, which would go through it each time."""
+    if session.config.getoption("repeat") > 1:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_generate_tests(metafunc):
@@ -44,6 +52,10 @@ def clean_pyro(repetition, request):
         pyro.set_rng_seed(0)
         yield
         pyro.clear_param_store()
+    if (
+        repetition % 10 == 9
+    ):  # tensors in reference cycles: much memory in few objects, which Python does not hurry to find
+        gc.collect()
 
 
 def shift_seeds(patch, number):

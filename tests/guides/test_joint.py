@@ -96,7 +96,7 @@ def test_log_q_is_the_change_of_variables_by_hand():
 def test_any_joint_guide_is_a_proposal_for_log_p(make):
     # E[w] = p(y) whatever q is, provided that log q is the density of what is drawn.
     model = LogScale()
-    guide = make(model, Y, init_scale=0.7)
+    guide = make(model, Y, init_scale=0.9)  # narrower, and the weights have no variance: the widest direction is 0.97
     mean, _, log_z = model.exact(Y)
     with torch.no_grad():
         guide.loc.copy_(mean)
