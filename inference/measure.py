@@ -11,6 +11,7 @@ from .bound import Bound
 from .isolation import buffers_kept, rng_state, set_rng_state
 from .preflight import data_size, rows_of
 from .tape import Tape
+from .tape_passes import dense
 from .terms import trace_pair
 
 
@@ -51,8 +52,7 @@ class Measure:
             if self.tempered:
                 stack.enter_context(self.temper)
             loss, value, gradients = (self._ours if isinstance(self.objective, Bound) else self._stock)(batch, shapes)
-        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None], foreach=True)
-        return torch.stack([loss, value, norm.to(loss)]), gradients
+        return torch.stack([loss, value, total_norm(gradients).to(loss)]), gradients
 
     def _ours(self, batch, shapes):
         objective = self.objective
@@ -87,6 +87,22 @@ class Measure:
         gradients = [None if t.grad is None else t.grad.div_(size) for t in self.tensors]
         loss = torch.as_tensor(loss, dtype=self.tensors[0].dtype, device=self.tensors[0].device) / size
         return loss, -loss, gradients
+
+
+def total_norm(gradients):
+    """The 2-norm of all gradients together (``None`` is none): :func:`torch.nn.utils.get_total_norm`'s, but for rounding.
+
+    By dot products over each one's memory, in any order of its elements: torch's norms take half as long again.
+    """
+    found = [g.as_strided((g.numel(),), (1,)) if dense(g) else g.reshape(-1) for g in gradients if g is not None]
+    if not found:
+        return torch.zeros(())
+    if len({g.dtype for g in found}) > 1:
+        found = [g.double() for g in found]
+    squares = found[0].new_empty(len(found))
+    for gradient, square in zip(found, squares, strict=True):
+        torch.dot(gradient, gradient, out=square)
+    return squares.sum(0).sqrt()
 
 
 def _shapes(batch):

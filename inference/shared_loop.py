@@ -16,6 +16,7 @@ from .batch_statistics import batch_normalisers
 from .batches import Batches, is_empty
 from .isolation import rng_state, root_modules
 from .loop import Loop
+from .measure import total_norm
 
 
 def share_batches(batches):
@@ -42,7 +43,7 @@ class SharedMeasure:
             figures, gradients = self.measure(batch, tempered)
             weight, figures = self.measure.weight(batch), figures[:2]
         figures, gradients, self.agreed = parallel.mean_over_ranks(weight, figures, gradients, tensors, self.wish)
-        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None], foreach=True)
+        norm = total_norm(gradients)
         return torch.cat([figures, norm.to(figures).reshape(1)]), gradients
 
 

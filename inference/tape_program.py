@@ -34,6 +34,8 @@ _OUT = {
     aten.sign.default: torch.sign,
     aten.lgamma.default: torch.lgamma,
     aten.digamma.default: torch.digamma,
+    aten.softplus.default: torch.nn.functional.softplus,
+    aten.stack.default: torch.stack,
     aten.addmm.default: torch.addmm,
     aten.mm.default: torch.mm,
     aten.bmm.default: torch.bmm,
@@ -74,6 +76,7 @@ _METHODS = {
     getattr(aten, name).default: getattr(torch.Tensor, name)
     for name in ("normal_", "uniform_", "exponential_", "zero_", "copy_")
 }
+_METHODS[aten.dot.out] = torch.dot
 
 
 def compile_program(program):

@@ -41,7 +41,7 @@ def _list(args):
 def _matrix(model):
     from .matrix import matrix, table
 
-    cells = matrix(None if model is None else [model])
+    cells = matrix(None if model is None else [model], progress=True)
     print(table(cells))
     for (_, family), reason in cells.items():
         if reason and model is not None:

@@ -9,10 +9,11 @@ import re
 ROWS, WIDTH = 7, 8
 
 
-def matrix(models=None, families=None):
+def matrix(models=None, families=None, *, progress=False):
     """Try families on models.
 
     :param models: names of model classes; all of the zoo by default. ``families``: names of guide classes, likewise.
+    :param bool progress: show a bar over the models, where standard error is a terminal.
     :returns: dictionary (model, family) -> ``None`` or the reason why not, model by model.
     """
     from .registry import list_pairs
@@ -26,9 +27,12 @@ def matrix(models=None, families=None):
         raise ValueError(f"no model class is called {unknown[0]!r}; the zoo has {', '.join(sorted(rows))}")
     builders = builders_of_families()
     chosen = families or list(builders)
-    return {
-        (model, family): cell(rows[model], builders[family]) for model in models or sorted(rows) for family in chosen
-    }
+    models = models or sorted(rows)
+    if progress:
+        from tqdm.auto import tqdm
+
+        models = tqdm(models, unit="model", dynamic_ncols=True, leave=False, disable=None)  # None: a terminal alone
+    return {(model, family): cell(rows[model], builders[family]) for model in models for family in chosen}
 
 
 def cell(pair, build):
