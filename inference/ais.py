@@ -29,7 +29,8 @@ from .annealed_path import Path
 from .evaluate import check_rows_first
 from .freeze import frozen
 from .isolation import isolated
-from .log_weights import effective_number, error_of_log_mean, error_of_mean, error_over_data, log_mean
+from .log_weights import effective_number, log_mean
+from .mean_weight import MeanWeight
 from .preflight import check_rows_known
 from .terms import trace_pair
 from .transitions import Transition
@@ -39,7 +40,7 @@ SHARPNESS = 4.0  # of the sigmoid, as Wu et al. have it
 
 
 @dataclass
-class AnnealedEstimate:
+class AnnealedEstimate(MeanWeight):
     """log p(x) of N data by annealed chains, in nats (N = 1 when all latents are global: the data set is one datum).
 
     :ivar log_p: (N,) log of the mean weight: a lower bound on log p(x) in expectation.
@@ -62,24 +63,9 @@ class AnnealedEstimate:
         return effective_number(self.log_w)
 
     @property
-    def errors_weights(self):
-        """Monte Carlo standard error of each datum's ``log_p``, (N,), by the delta method; NaN for one chain."""
-        return error_of_log_mean(self.ess, len(self.log_w))
-
-    @property
-    def mean_log_p(self):
-        """Mean of log p(x) over the data, nats per datum."""
-        return float(self.log_p.mean())
-
-    @property
-    def error_log_p(self):
-        """Standard error of :attr:`mean_log_p` over the data; NaN for one datum."""
-        return error_over_data(self.log_p)
-
-    @property
-    def error_weights(self):
-        """Monte Carlo standard error of :attr:`mean_log_p` at the data given."""
-        return error_of_mean(self.errors_weights)
+    def num_weights(self):
+        """K, the chains of each datum."""
+        return len(self.log_w)
 
     def table(self):
         """The figures as text."""

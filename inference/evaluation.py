@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .log_weights import error_of_log_mean, error_of_mean, error_over_data
+from .mean_weight import MeanWeight
 from .psis import trust
 from .rates import describe_layer
 
@@ -17,7 +17,7 @@ ACTIVE_VARIANCE = 0.01
 
 
 @dataclass
-class Evaluation:
+class Evaluation(MeanWeight):
     """Figures of a pair on N data, in nats (N = 1 when all latents are global: the data set is one datum).
 
     :ivar log_p: (N,) importance-sampled log p(x), a lower bound in expectation.
@@ -40,27 +40,9 @@ class Evaluation:
     unit_rates: dict = field(default_factory=dict)
 
     @property
-    def mean_log_p(self):
-        """Mean of log p(x) over the data, nats per datum."""
-        return float(self.log_p.mean())
-
-    @property
-    def error_log_p(self):
-        """Standard error of :attr:`mean_log_p` over the data; NaN for one datum."""
-        return error_over_data(self.log_p)
-
-    @property
-    def errors_weights(self):
-        """Monte Carlo standard error of each datum's :attr:`log_p`, (N,) nats, by the delta method; NaN for K = 1.
-
-        The log of a mean is biased by minus half its square. Where k-hat exceeds .7 it is too small.
-        """
-        return error_of_log_mean(self.ess, self.num_samples)
-
-    @property
-    def error_weights(self):
-        """Monte Carlo standard error of :attr:`mean_log_p` at the data given: what another seed would change."""
-        return error_of_mean(self.errors_weights)
+    def num_weights(self):
+        """K, the weights behind each datum's :attr:`log_p`."""
+        return self.num_samples
 
     @property
     def mean_elbo(self):
