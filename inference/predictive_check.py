@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.distributions import constraints
 
 from .draws import Pair, per_draw, plates_of, sites_of
 from .isolation import isolated
@@ -33,6 +34,7 @@ STATISTICS = {
     "min": lambda x: x.min(-1),
     "max": lambda x: x.max(-1),
 }
+OF_BITS = {"mean": STATISTICS["mean"]}  # which settles the spread of bits, and their extremes say nothing
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def predictive_check(
 
     :param data: a tensor or a tuple of tensors, the model's arguments, as the guide was fitted to.
     :param dict statistics: name -> function of an array (..., M), float64, over its last axis, to (...); by default mean,
-        sd, min and max. M is all entries of the data set, and those of one datum for ``p_datum``.
+        sd, min and max, of bits the mean alone. M is all entries of the data set, and those of one datum for ``p_datum``.
     :param str site: the observed site; ``None`` where there is one.
     :param int num_samples: D replicated data sets.
     :param int plates: nested vectorised plates of the model.
@@ -119,7 +121,6 @@ def predictive_check(
     True
     """
     args = data if isinstance(data, tuple) else (data,)
-    statistics = STATISTICS if statistics is None else statistics
     with isolated(model, guide, seed=seed), torch.no_grad():
         pair = Pair(model, guide, args, {}, plates)
         check_rows_known(guide, pair.model_trace.nodes)
@@ -127,6 +128,10 @@ def predictive_check(
         node = pair.model_trace.nodes[name]
         inner = node["value"].shape[:1] if any(f.name == DATA for f in plates_of(node).values()) else ()
         seen = node["value"].double().cpu().numpy()
+        if statistics is None:
+            support = node["fn"].support
+            bits = getattr(support, "base_constraint", support) is constraints.boolean
+            statistics = OF_BITS if bits else STATISTICS
         per_datum = bool(inner) and seen.ndim > 1 and seen[0].size > 1
         sets, rows = {n: [] for n in statistics}, {n: 0.0 for n in statistics}
         own = {n: _apply(n, f, seen.reshape(1, -1))[0] for n, f in statistics.items()}

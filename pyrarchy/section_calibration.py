@@ -70,7 +70,7 @@ def replicated(context):
     words = [
         f"The data's {', '.join(flagged)} would not come from this model: it does not fit them there."
         if flagged
-        else f"The data's {', '.join(names)} are as this model would make them."
+        else f"The data's {', '.join(names)}: as this model would make {'it' if len(names) == 1 else 'them'}."
     ]
     caption = "Statistics of replicated data (histogram) and of the data (line)."
     tables = {name: (drawn[i], float(found.observed[name]), float(found.p[name])) for i, name in enumerate(names)}

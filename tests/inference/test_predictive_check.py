@@ -125,3 +125,22 @@ def test_misuse_is_named():
 
     with pytest.raises(ValueError, match="'extra'"):
         predictive_check(factor, counts_guide, x)
+
+
+def bits(x):
+    with pyro.plate("data", len(x), dim=-1):
+        z = pyro.sample("z1", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Bernoulli(logits=z.unsqueeze(-1).expand(*z.shape, 6)).to_event(1), obs=x)
+
+
+def test_of_bits_the_mean_alone_is_compared():
+    """Their spread follows from it, and extremes of zero and one tell nothing."""
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z1", dist.Normal(0.0, 1.0))
+
+    found = predictive_check(bits, guide, torch.ones(30, 6))
+    assert list(found.p) == list(found.p_datum) == found.flagged == ["mean"]
+    spread = {"sd": lambda x: x.std(-1)}
+    assert list(predictive_check(bits, guide, torch.ones(30, 6), statistics=spread).p) == ["sd"]
