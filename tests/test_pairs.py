@@ -1,6 +1,8 @@
 """The contract of every row: it builds, checks, trains, saves and loads, and its model is the one it names."""
 
+import ast
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pyro
@@ -123,6 +125,17 @@ def test_every_model_class_has_a_row():
     """A model that is in no row is not in the zoo."""
     models = {n for n in zoo.__all__ if isinstance(v := getattr(zoo, n), type) and issubclass(v, PyroModule)}
     assert models == {pair.model for pair in PAIRS.values()}
+
+
+def test_the_zoo_tells_a_type_checker_what_it_imports():
+    """Models are imported when they are asked for, so what an editor reads stands apart."""
+    body = ast.parse(Path(zoo.__file__).read_text()).body
+    (block,) = (node for node in body if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING")
+    told = {alias.name: line.module for line in block.body for alias in line.names}
+    assert told == {name: getattr(zoo, name).__module__.split(".")[-1] for name in zoo.__all__}
+    assert set(told) <= set(dir(zoo))
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = zoo.Nothing
 
 
 def test_building_leaves_the_generator_alone():
