@@ -25,13 +25,11 @@ def write(results, page_path, data_path, readme_path, *, command, date):
     return [page_path, data_path, readme_path]
 
 
-def _without_rounds(result):
-    short = {
-        key: [{k: v for k, v in timing.items() if k != "seconds"} for timing in result[key]]
-        for key in ("timings", "climbs")
-        if key in result
-    }
-    return {**result, **short}
+def _without_rounds(value):
+    """A result without the seconds of single rounds."""
+    if isinstance(value, dict):
+        return {key: _without_rounds(held) for key, held in value.items() if key != "seconds"}
+    return [_without_rounds(held) for held in value] if isinstance(value, list) else value
 
 
 def replace_block(text, block):

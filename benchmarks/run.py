@@ -31,6 +31,7 @@ WHERE = {
     "fa_64": "factor_analysis",
     "fa_784": "factor_analysis",
     "fa_100": "factor_analysis",
+    "em_real": "em_real",
     "help": "start",
 }
 NAMES = tuple(WHERE)

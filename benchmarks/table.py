@@ -27,8 +27,8 @@ def page(results, *, command, date=None):
     """The whole page.
 
     :param results: list of dictionaries with ``name``, ``title``, ``rounds`` and ``timings`` (:meth:`Timing.as_dict`);
-        optionally ``climbs`` (timings, too), ``log_likelihoods`` and ``losses`` (variant -> nats per datum),
-        ``megabytes`` and ``missing`` (what could not be run).
+        optionally ``climbs`` (timings, too), ``parts`` (title, timings and steps of each problem), ``log_likelihoods`` and
+        ``losses`` (variant -> nats per datum), ``megabytes`` and ``missing`` (what could not be run).
     :param str command: how to repeat it.
     :param date: when it was measured, as text.
     """
@@ -41,6 +41,7 @@ def page(results, *, command, date=None):
     for result in results:
         parts += ["", f"## {result['title']}", "", *_rows(result, result["timings"])]
         parts += ["", "From the statistics on:", "", *_rows(result, result["climbs"])] if "climbs" in result else []
+        parts += ["", *_parts(result["parts"])] if "parts" in result else []
         parts += ["", f"Rounds: {result['rounds']}."]
         parts += [f"Not run: {result['missing']}."] if result.get("missing") else []
         parts += [_memory(result["megabytes"])] if "megabytes" in result else []
@@ -77,6 +78,16 @@ def _rows(result, timings):
         for values in extras.values():  # a bare product fits nothing
             cells += f" {values[t['name']]:.5f} |" if t["name"] in values else " |"
         yield cells
+
+
+def _parts(parts):
+    """Each problem of a comparison that has several: times, steps, and the second variant's time over the first's."""
+    first, second = (t["name"] for t in parts[0]["timings"])
+    yield f"| | {first}, ms | steps | {second}, ms | steps | second / first |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for part in parts:
+        cells = (f"{t['millis']:.1f} | {part['steps'][t['name']]:,}" for t in part["timings"])
+        yield f"| {part['title']} | {' | '.join(cells)} | {_three(part['timings'][1]['ratio'])} |"
 
 
 def _three(value):

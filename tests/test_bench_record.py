@@ -58,6 +58,25 @@ def test_what_is_no_ratio_is_judged_too():
     assert torch_loaded["verdict"] == "not measured"
 
 
+def test_real_data_are_judged_by_the_median_problem_and_each_is_shown():
+    parts = [
+        {
+            **result(name, **{goals.PLAIN: 3.0, goals.ACCELERATED: fast}),
+            "steps": {goals.PLAIN: 90, goals.ACCELERATED: 7},
+        }
+        for name, fast in (("first", 2.0), ("second", 0.03), ("third", 0.01))
+    ]
+    found = {**result("em_real", **{goals.PLAIN: 9.0, goals.ACCELERATED: 2.04}), "parts": parts}
+    verdict = next(v for v in goals.judge([found]) if v["key"] == "em_real")
+    assert (verdict["measured"], verdict["verdict"]) == (pytest.approx(0.01), "met")
+    page = table.page([found], command="make")
+    assert (
+        "| the second | 3000.0 | 90 | 30.0 | 7 | 0.01 |" in page
+        and "| the first | 3000.0 | 90 | 2000.0 | 7 | 0.67 |" in page
+    )
+    assert "seconds" not in json.dumps(record._without_rounds(found))
+
+
 def test_a_small_run_from_the_measurement_to_the_page(monkeypatch, tmp_path):
     monkeypatch.setitem(svi_steps.SETTINGS, "vae_20", SMALL)
     monkeypatch.setattr(svi_steps, "installed", lambda package: False)
