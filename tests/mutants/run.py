@@ -234,6 +234,8 @@ def main(argv=None):
     tasks = plausible() if options.kind != "mechanical" else []
     tasks += drawn(options.number, options.seed) if options.kind != "plausible" else []
     tasks = [task for task in tasks if options.only in task.name]
+    if not tasks:
+        parser.error(f"no mutant's name holds '{options.only}'")
     if options.show:
         return print("\n".join(task.name for task in tasks))
     began, results = time.monotonic(), []
