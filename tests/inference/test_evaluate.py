@@ -125,14 +125,14 @@ class Reads(PyroModule):
 @pytest.mark.stochastic
 def test_the_weights_own_error_is_what_another_seed_changes():
     model, guide, x = pair(0.3, 1.5)
-    k = 60
+    k = 250  # enough for the log of a mean to be nearly normal
     graded = [evaluate(model, guide, x, num_samples=k, seed=s) for s in range(60)]
     spread = np.std([g.mean_log_p for g in graded], ddof=1)
     predicted = np.mean([g.error_weights for g in graded])
-    assert predicted == pytest.approx(spread, rel=4.5 / math.sqrt(2 * 59))  # a standard deviation from 60 numbers
+    assert spread == pytest.approx(predicted, rel=4.5 / math.sqrt(2 * 59))  # a standard deviation from 60 numbers
     assert predicted < 0.1 * graded[0].error_log_p  # the data vary more
     per_datum = np.std([g.log_p for g in graded], axis=0, ddof=1)
-    assert np.mean([g.errors_weights for g in graded], 0) == pytest.approx(per_datum, rel=4.5 / math.sqrt(2 * 59))
+    assert per_datum == pytest.approx(np.mean([g.errors_weights for g in graded], 0), rel=4.5 / math.sqrt(2 * 59))
     assert graded[0].figures()["log_p_error_weights"] == graded[0].error_weights
     assert f"{graded[0].error_weights:.2g} nats, of the samples" in graded[0].table()
     assert math.isnan(evaluate(model, guide, x, num_samples=1).error_weights)
@@ -185,14 +185,14 @@ def test_global_latents_are_one_datum():
     y, sigma = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]), torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])
 
     class Free(Guide):
-        """theta from its exact conditional; mu and tau wide."""
+        """theta from its exact conditional, tau from its prior, mu wide: the weights are bounded."""
 
         def encode(self, y, sigma):
             return y, sigma
 
         def posterior(self, name, prior):
             if name != "theta":
-                return dist.LogNormal(1.0, 1.2) if name == "tau" else dist.Normal(4.4, 4.0)
+                return prior if name == "tau" else dist.Normal(4.4, 4.0)
             y, sigma = self.evidence
             precision = prior.scale**-2 + sigma**-2
             return dist.Normal((prior.loc * prior.scale**-2 + y * sigma**-2) / precision, precision**-0.5)

@@ -17,7 +17,11 @@ X, Z, N = 5, 2, 3000
 
 def ppca():
     model = PPCA(X, Z).double()
-    loadings = 0.7 * torch.randn(X, Z, dtype=torch.float64)
+    with (
+        torch.random.fork_rng()
+    ):  # one problem, whatever the draws: with large loadings its chain would need more steps
+        torch.manual_seed(0)
+        loadings = 0.7 * torch.randn(X, Z, dtype=torch.float64)
     model.set_parameters(np.arange(X) / X, loadings.numpy(), 1.0)
     return model, np.arange(X) / X, (loadings @ loadings.T + torch.eye(X)).numpy()
 

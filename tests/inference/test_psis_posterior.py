@@ -84,7 +84,7 @@ def test_global_k_hat_leaves_the_generators_and_refuses_latents_per_datum():
 
 
 @pytest.mark.stochastic
-@pytest.mark.parametrize("share, shift", [(0.5, 0.0), (0.9, 0.7)])
+@pytest.mark.parametrize("share, shift", [(0.6, 0.0), (0.9, 0.7)])  # of weights from half the variance none is finite
 def test_resampled_draws_are_of_the_posterior(share, shift):
     """Within four standard errors, those of the summary, which know of the proposals; the guide's own draws are not."""
     guide = guide_of(share, shift)
@@ -156,7 +156,8 @@ def test_each_datum_is_resampled_by_its_own_weights():
     error = (0.5 * (1 / 3000 + 1 / found.attrs["effective_draws"])) ** 0.5
     np.testing.assert_allclose(z.values[0].mean(0), x / 2, atol=5 * error)
     np.testing.assert_allclose(z.values[0].std(0), 0.5**0.5, atol=5 * error)
-    assert np.abs(np.corrcoef(z.values[0, :, :, 0].T) - np.eye(5)).max() < 0.08  # data are independent of each other
+    correlation = np.corrcoef(z.values[0, :, :, 0].T) - np.eye(5)
+    assert np.abs(correlation).max() < 5 * error / 0.5**0.5  # data are independent of each other
     np.testing.assert_allclose(
         found["log_likelihood"]["x"].values[0],
         dist.Normal(torch.from_numpy(z.values[0]), 1.0).log_prob(x).sum(-1).numpy(),
@@ -166,11 +167,11 @@ def test_each_datum_is_resampled_by_its_own_weights():
 
     def narrow(x):
         with pyro.plate("data", len(x), dim=-1):
-            scale = torch.where(torch.arange(len(x)) == 3, 0.15, 0.6)[:, None]
+            scale = torch.where(torch.arange(len(x)) == 3, 0.05, 0.6)[:, None]
             pyro.sample("z1", dist.Normal(x / 2, scale).to_event(1))
 
     with pytest.raises(UntrustedGuideError, match=r"1 of 5 data \(the first: \[3\]\)"):
-        psis_posterior(local_model, narrow, (x,), 100)
+        psis_posterior(local_model, narrow, (x,), 1000)
 
 
 def test_loo_of_resampled_draws_by_arviz_itself():
