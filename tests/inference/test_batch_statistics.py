@@ -157,7 +157,7 @@ def test_a_row_left_alone_is_refused_before_the_first_step(data, size, words, tm
 def test_batches_without_a_lone_row_are_not_refused():
     loader = DataLoader(TensorDataset(bits()), batch_size=5, drop_last=True)
     for data, size in ((bits(), 4), (bits(), 6), (loader, None)):
-        fit(*pair(), data, batch_size=size, steps=4)
+        assert fit(*pair(), data, batch_size=size, steps=4).step == 4
 
 
 def test_draws_are_rows_too():

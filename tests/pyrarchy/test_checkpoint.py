@@ -47,7 +47,7 @@ def same(a, b):
 
 def test_a_state_comes_back_to_the_bit(tmp_path):
     save_state(tmp_path / "c.npz", state())
-    same(load_state(tmp_path / "c.npz"), state())
+    assert same(load_state(tmp_path / "c.npz"), state())
     loaded = load_state(tmp_path / "c.npz")["weights"]
     loaded += 1  # a writable tensor of its own
 
