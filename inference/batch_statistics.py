@@ -14,6 +14,7 @@ from pyro.poutine.util import site_is_subsample
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .batches import as_batches, smallest, smallest_part
+from .first_pass import pass_of
 from .isolation import isolated, root_modules
 from .terms import trace_pair
 
@@ -62,12 +63,12 @@ class Coupling(Messenger):
             self._drawn = True
 
 
-def check_single_rows(model, guide, batches, first, *, particles=1, plates=1):
+def check_single_rows(model, guide, objective, batches, first):
     """Refuse, by name, a batch normalisation to which some batch of an epoch would hand one row: it has no variance.
 
     Asked before the first step, since the last batch of an epoch is the one that may be too small.
 
-    :param first: a batch, of which one row is run with ``particles`` draws, as in training.
+    :param first: a batch, of which one row is run with the objective's draws, as in training.
     :raises ValueError: with the batch sizes nearby that leave no row alone.
     """
     normalisers = batch_normalisers(model, guide)
@@ -87,7 +88,7 @@ def check_single_rows(model, guide, batches, first, *, particles=1, plates=1):
     one = tuple(part[:1] if getattr(part, "shape", ()) else part for part in first)
     try:
         with torch.no_grad():
-            trace_pair(model, guide, one, num_particles=particles, plates=plates)
+            pass_of(objective, model, guide, one)
     finally:
         for hook in hooks:
             hook.remove()
@@ -108,7 +109,7 @@ def _lone_row(batches):
     return f"{where}: choose another batch_size, {' or '.join(map(str, sorted(fit)))} for instance."
 
 
-def reestimate_statistics(model, guide, data, batch_size=None, *, plates=1, seed=0):
+def reestimate_statistics(model, guide, data, batch_size=None, *, seed=0):
     """Replace the running statistics of all batch normalisations by those of the data under the present weights.
 
     One pass over the data: means and variances of the batches, averaged by their rows. Nothing else is in training mode,
@@ -116,7 +117,6 @@ def reestimate_statistics(model, guide, data, batch_size=None, *, plates=1, seed
 
     :param data: what :func:`~pyrarchy.inference.fit` takes; the training data.
     :param int batch_size: rows per batch, as in training: statistics deeper down follow from the batches' own.
-    :param int plates: nested plates of the model.
     :param int seed: seed of the latents' draws and of whatever the batches draw.
     :returns: list of the modules' names; empty when there are none, and nothing is run.
     """
@@ -146,7 +146,7 @@ def reestimate_statistics(model, guide, data, batch_size=None, *, plates=1, seed
             for number, batch in enumerate(batches.epoch(0)):
                 if number and all(getattr(part, "shape", ())[:1] == (1,) for part in batch):
                     continue
-                trace_pair(model, guide, batch, plates=plates)
+                trace_pair(model, guide, batch)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -155,10 +155,10 @@ def reestimate_statistics(model, guide, data, batch_size=None, *, plates=1, seed
     return list(kept)
 
 
-def coupled_modules(model, guide, args, *, plates=1):
+def coupled_modules(model, guide, args):
     """Names of the batch normalisations that, in the present mode, couple the draws of a batch (see :class:`Coupling`)."""
     coupling = Coupling(model, guide)
     if coupling.modules:
         with coupling, torch.no_grad():
-            trace_pair(model, guide, args, plates=plates)
+            trace_pair(model, guide, args)
     return coupling.names

@@ -107,7 +107,7 @@ def finish(work, name, seed):
     )  # fmt: skip
     seconds = clock.stop(record.step)
     set_threads(record.threads)  # of the grading, too
-    reestimate_statistics(model, guide, batches, plates=work.plates, seed=seed)
+    reestimate_statistics(model, guide, batches, seed=seed)
     grades = evaluate(model, guide, work.test, num_samples=work.num_samples, plates=work.plates)
     bound = evaluate(model, guide, work.test, num_samples=work.bound_samples, plates=work.plates, seed=1)
     outcome = Outcome(

@@ -8,14 +8,22 @@ from pyro.poutine.util import prune_subsample_sites
 from .one_site import innermost
 from .terms import is_latent, trace_pair
 
+LEFT_OF_ALL = 5  # plates: nobody nests so many, and an objective of Pyro's may not know yet how many there are
 
-def first_pass(model, guide, args, plates=1):
+
+def pass_of(objective, model, guide, args):
+    """Both traces of one pass with as many draws side by side as an objective, ours or Pyro's, has."""
+    draws = objective.num_particles if getattr(objective, "vectorize_particles", False) else 1
+    return trace_pair(model, guide, args, num_particles=draws, plates=LEFT_OF_ALL)
+
+
+def first_pass(model, guide, args):
     """The traces of :func:`~pyrarchy.inference.trace_pair`, once their supports are seen to be of one kind.
 
     :raises ValueError: as :func:`check_supports`; and where the model runs by itself but not on the guide's values.
     """
     try:
-        traces = trace_pair(model, guide, args, plates=plates)
+        traces = trace_pair(model, guide, args)
     except RuntimeError as error:
         if isinstance(poutine.unwrap(guide), GuideMessenger):
             raise  # such a guide samples nothing but what the model asks for

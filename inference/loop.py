@@ -53,10 +53,9 @@ class Loop:
         whole = getattr(batches, "whole", False)
         single = whole or (length(batches) == 1 and getattr(batches, "parts", 1) == 1)
         with self._handlers(), pyro.validation_enabled(True), buffers_kept(model, guide):
-            particles = objective.num_particles if getattr(objective, "vectorize_particles", False) else 1
-            check_single_rows(model, guide, batches, first, particles=particles, plates=getattr(objective, "plates", 1))
+            check_single_rows(model, guide, objective, batches, first)
             self.parameters, remarks = preflight(model, guide, objective, first, whole=whole, single=single)
-            coupled = coupled_modules(model, guide, first, plates=getattr(objective, "plates", 1))
+            coupled = coupled_modules(model, guide, first)
         set_rng_state(before)
         if temper is not None:
             temper.check()

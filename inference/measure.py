@@ -8,11 +8,11 @@ from pyro.poutine.runtime import _PYRO_STACK
 
 from .announce import plain_submodules, unannounced
 from .bound import Bound
+from .first_pass import pass_of
 from .isolation import buffers_kept, rng_state, set_rng_state
 from .preflight import data_size, rows_of
 from .tape import Tape
 from .tape_passes import dense
-from .terms import trace_pair
 
 
 class Measure:
@@ -76,7 +76,7 @@ class Measure:
         if shapes not in self.sizes:
             kept = rng_state()
             with buffers_kept(self.model, self.guide):
-                trace = trace_pair(self.model, self.guide, batch)[0]
+                trace = pass_of(self.objective, self.model, self.guide, batch)[0]
                 self.sizes[shapes], self.rows[shapes] = data_size(trace), rows_of(trace)
             set_rng_state(kept)
         for tensor in self.tensors:

@@ -187,7 +187,7 @@ def preflight(model, guide, objective, batch, *, whole=True, single=True):
     check_root_names(model, guide)
     frozen = frozen_parameters(model, guide)
     plates = objective.plates if isinstance(objective, Bound) else 1
-    model_trace, guide_trace = first_pass(model, guide, batch, plates)
+    model_trace, guide_trace = first_pass(model, guide, batch)
     check_autoguide(guide, model_trace.nodes, whole)
     check_global_latents(model_trace.nodes, single)
     remarks = no_bound(objective, model_trace, guide_trace, plates)

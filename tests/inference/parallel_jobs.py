@@ -143,11 +143,11 @@ class Said(Exception):
 
 
 def told(function):
-    """Name and text of the error that a call ends with."""
+    """Name and text of the error that a call ends with, and whether another rank says it."""
     try:
         function()
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}{' (said)' * getattr(error, 'said', False)}: {error}"
     return "nothing"
 
 

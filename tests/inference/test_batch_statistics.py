@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import Trace_ELBO
 from pyro.nn import PyroModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -134,11 +135,12 @@ def test_a_step_counts_once_whatever_the_estimator_runs():
     [
         (bits(), 5, "11 rows in batches of 5 leave one row alone: choose another batch_size, 4 or 6"),
         (bits(), 1, "11 rows in batches of 1 leave one row alone: choose another batch_size, 3 or 4"),
+        (bits(2), 1, "2 rows in batches of 1 leave one row alone: choose another batch_size, 2 or 3"),
         (bits(1), None, "holds a single row"),
         ([bits(4), bits(1), bits(5)], None, "holds a single row"),
         (DataLoader(TensorDataset(bits()), batch_size=2), None, "holds a single row"),
     ],
-    ids=["last of five", "all of one", "one row", "list", "loader"],
+    ids=["last of five", "all of one", "two rows", "one row", "list", "loader"],
 )
 def test_a_row_left_alone_is_refused_before_the_first_step(data, size, words, tmp_path):
     """Before any step, so before a checkpoint; the normalisation is named. Where it reads no batch, nothing is refused."""
@@ -166,8 +168,9 @@ def test_draws_are_rows_too():
     encoder = Encoder(X, Z, H)
     guide = Ladder(model, encoder)
     fit(model, guide, bits(), batch_size=5, steps=4, objective=ELBO(2))
-    with pytest.raises(ValueError, match=r"'model.priors.0.0.1.0' takes a variance"):
-        fit(model, guide, bits(), batch_size=5, steps=4)
+    for alone in (ELBO(), Trace_ELBO(), Trace_ELBO(2)):  # the last draws one after the other
+        with pytest.raises(ValueError, match=r"'model.priors.0.0.1.0' takes a variance"):
+            fit(model, guide, bits(), batch_size=5, steps=4, objective=alone)
 
 
 def test_what_reads_latents_is_found_and_the_value_is_called_no_bound():
@@ -227,6 +230,24 @@ class Linear(PyroModule):
     def forward(self, x):
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z1", dist.Normal(self.loc(x), self.log_scale.exp()).to_event(1))
+
+
+@pytest.mark.parametrize("depth", [2, float("inf")], ids=["told", "guessed"])
+def test_draws_of_pyro_s_own_objective_lie_left_of_nested_plates(depth):
+    """It draws on an axis left of both plates, though a batch of one row and one view would stand alone without."""
+
+    def in_views(part):
+        def forward(self, x):
+            with pyro.plate("views", 1, dim=-2):
+                part.forward(self, x)
+
+        return type("InViews", (part,), {"forward": forward})()
+
+    stock = {"vectorize_particles": True, "max_plate_nesting": depth}
+    given = {"batch_size": 5, "steps": 4}
+    fit(in_views(Decoder), in_views(Linear), torch.randn(11, X), objective=Trace_ELBO(2, **stock), **given)
+    with pytest.raises(ValueError, match=r"'model.norm' takes a variance"):
+        fit(in_views(Decoder), in_views(Linear), torch.randn(11, X), objective=Trace_ELBO(1, **stock), **given)
 
 
 def z_scores(bound, estimator, seeds=150):

@@ -89,10 +89,18 @@ def test_nothing_is_timed_where_it_is_not_worth_it_or_not_wanted(monkeypatch, tm
     assert record.describe_threads() == "2 threads (by OMP_NUM_THREADS)"
     with threads.threads_kept():
         torch.set_num_threads(1)
-        assert fit(model, guide, x, steps=2, threads="auto").threads_why == "there is no other"
+        record = fit(model, guide, x, steps=2, threads="auto")
+        assert record.describe_threads() == "1 thread (there is no other)"
     for wrong in (0, -1, "all", 1.5, True):
         with pytest.raises(ValueError, match="threads must be a number of at least 1, 'auto' or None"):
             fit(model, guide, x, steps=2, threads=wrong)
+
+
+def test_several_processes_take_a_thread_each(monkeypatch):
+    """Whatever the environment says: together they have as many as there are processes."""
+    monkeypatch.setattr(threads.parallel, "ranks", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads.choose_threads(None, 9, 2) == (1, "several processes")
 
 
 def test_torch_itself_takes_the_number(monkeypatch):
