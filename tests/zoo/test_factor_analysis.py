@@ -298,6 +298,18 @@ def test_accelerated_em_takes_a_twentieth_of_the_steps_to_the_same_point(z_dim):
     assert steps[0] > 20 * steps[1]
 
 
+def test_a_start_puts_a_factor_through_its_column():
+    """Its covariances with the others are met exactly, all variances are, and it keeps the least noise alone."""
+    correlation = sufficient_statistics(standardised("breast_cancer")).covariance
+    starts = list(starting_points(correlation, 3, 2, np.random.default_rng(0)))
+    columns = [(int(kind.split()[1]), *start) for kind, *start in starts if kind.startswith("column")]
+    assert len({column for column, *_ in columns}) == len(columns) == len(starts) - 3
+    for column, loadings, noise in columns:
+        np.testing.assert_allclose(loadings @ loadings[column], correlation[column], atol=1e-12)
+        whole = np.delete((loadings**2).sum(1) + noise, column)
+        assert noise[column] == 0.01 and (whole > 1 - 1e-12).all() and np.median(whole) == pytest.approx(1.0)
+
+
 def from_the_model(num_data, x_dim, z_dim, noise):
     rng = np.random.default_rng(3)
     x = rng.standard_normal((num_data, z_dim)) @ rng.standard_normal((z_dim, x_dim))

@@ -8,7 +8,7 @@ from pyrarchy.zoo import FactorAnalysis
 from pyrarchy.zoo import sufficient_statistics as module
 from pyrarchy.zoo.factor_analysis_em import fit_factor_analysis
 from pyrarchy.zoo.linear_gaussian import fa_log_likelihood
-from pyrarchy.zoo.sufficient_statistics import sufficient_statistics
+from pyrarchy.zoo.sufficient_statistics import pooled, sufficient_statistics
 
 N, D, K = 30_011, 190, 4  # enough multiplications for float32 products, with a short last chunk
 
@@ -47,6 +47,15 @@ def test_float32_products_leave_the_optimum_where_it_is(rows, mean):
     assert abs(lost) < 1e-9
     np.testing.assert_allclose(one.noise_variance, other.noise_variance, rtol=1e-5)
     assert one.log_likelihood == pytest.approx(other.log_likelihood, rel=1e-7)
+
+
+def test_statistics_of_parts_are_those_of_all_rows(rows):
+    """Parts of very different sizes, each around a mean of its own."""
+    x = rows.astype(np.float64)
+    x[:7] += 5.0
+    x[7:9000] -= 2.0
+    found = pooled([sufficient_statistics(part) for part in np.split(x, [7, 9000])])
+    assert found.num_data == N and max(errors(found, x)) < 1e-12
 
 
 def test_sorted_rows_cancel_nothing(rows):
