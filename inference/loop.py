@@ -152,11 +152,13 @@ class Loop:
     def _diverged(self, batch, step, loss, norm):
         with torch.no_grad(), self._handlers():
             where = non_finite_sites(*trace_pair(self.model, self.guide, batch))
-        kept = f" The last good checkpoint is in {self.out}." if self.out is not None else ""
         raise DivergedError(
             f"step {step + 1}: loss {loss:.6g}, gradient norm {norm:.6g}; {where}. Lower the learning rate, raise a "
-            f"scale's floor or clip the gradient.{kept}"
+            f"scale's floor or clip the gradient.{self._kept()}"
         )
+
+    def _kept(self):
+        return f" The last good checkpoint is in {self.out}." if self.begun() else ""
 
     def state(self):
         """Everything that decides the numbers to come."""
@@ -179,10 +181,9 @@ class Loop:
     def save(self):
         """Write checkpoint and history, each in one step."""
         if bad := self.watch.first_bad(self.parameters, self.optimizer):  # no loss has seen the last update yet
-            kept = f" The last good checkpoint is in {self.out}." if self.out is not None else ""
             raise DivergedError(
                 f"step {self.record.step}: {bad} is not finite after the update. Lower the learning rate or clip the "
-                f"gradient.{kept}"
+                f"gradient.{self._kept()}"
             )
         if self.out is not None:
             self._write(self.state())

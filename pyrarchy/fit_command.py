@@ -13,7 +13,7 @@ from .folder_lock import folder_lock
 from .objectives import make_objective
 from .placement import default_dtype, find_device, in_default_dtype, to_tensors, use_threads
 from .registry import get_pair
-from .run_begin import check_folder, clear, data_sha256, settle, sweep
+from .run_begin import check_folder, data_sha256, in_place_of, settle, sweep
 from .run_folder import load, prepare, write_config
 from .run_result import write_result
 from .stop_request import StopRequest
@@ -72,7 +72,7 @@ def begin(args, folder):
         fit.say(f"nothing to resume in {out}: a new run begins")
     fit.build()  # what cannot be built leaves no folder behind
     if launch.is_first() and not (begun and args.resume):
-        clear(out)
+        folder.enter_context(in_place_of(out))
         write_config(out, config, used)
     return fit
 

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
+import shutil
+from contextlib import contextmanager
 
 from .faults import DamagedRunError, DataError, RunError
 from .run_config import plain, read_config
@@ -10,6 +13,8 @@ from .run_folder import FILES
 
 # How the numbers are computed, and what it is where nothing is said. A run that is resumed keeps it.
 KEPT = {"threads": "auto", "tape": True}
+# Where an earlier run waits until the one in its place has a checkpoint; and while it is moved there or back.
+BEFORE, MOVING = ".before", ".moving"
 
 
 def settle(config, out, resume=False):
@@ -62,8 +67,49 @@ def check_folder(out, config, resume=False, overwrite=False):
         )
 
 
+@contextmanager
+def in_place_of(out):
+    """A block that begins a run where another may be: unless it leaves a checkpoint, the folder is as it was before.
+
+    The other run waits in a folder inside. The lock must be held.
+    """
+    _set_aside(out)
+    try:
+        yield
+    finally:
+        if not (out / "checkpoint.npz").exists():
+            clear(out)
+        _bring_back(out)
+
+
+def _set_aside(out):
+    """Move an earlier run's files into ``.before``, which has its name once all are in it."""
+    found = [name for name in reversed(FILES) if (out / name).exists()]
+    if found:
+        (out / MOVING).mkdir()
+        for name in found:
+            os.replace(out / name, out / MOVING / name)
+        os.replace(out / MOVING, out / BEFORE)
+
+
+def _bring_back(out):
+    """Put what was set aside back, unless a checkpoint has taken its place; also what a killed process began to move."""
+    if (out / BEFORE).is_dir():
+        if (out / "checkpoint.npz").exists():
+            shutil.rmtree(out / BEFORE)
+        else:
+            clear(out)
+            os.replace(out / BEFORE, out / MOVING)
+    if (out / MOVING).is_dir():
+        for name in FILES:  # the checkpoint last: with it the run is whole again
+            if (out / MOVING / name).exists():
+                os.replace(out / MOVING / name, out / name)
+        shutil.rmtree(out / MOVING)
+
+
 def sweep(out):
-    """Take away the temporary files of a killed process. The folder's lock must be held."""
+    """Undo what a killed process left half done: its temporary files, a run set aside. The folder's lock must be held."""
+    _bring_back(out)
     for path in out.iterdir():
         if any(re.fullmatch(rf"\.{re.escape(name)}\.(\w{{8}}|link)", path.name) for name in FILES):
             path.unlink(missing_ok=True)

@@ -1,13 +1,15 @@
 """The beginning of a run: what is refused, what --overwrite takes away, and what is left alone."""
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 
 import pyrarchy
-from pyrarchy.run_begin import clear, data_sha256, sweep
+from pyrarchy.run_begin import _bring_back, _set_aside, clear, data_sha256, sweep
 from pyrarchy.run_folder import FILES, PICTURES
 
 from .conftest import RUNS
@@ -42,6 +44,55 @@ def test_overwrite_is_no_leave_to_write_among_other_files(refused, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     assert "not of a run" in refused(2, "fit", "vae", "--steps", 2, "--overwrite", "--out", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("why", ["estimator", "diverged", "disk full", "out of memory", "interrupted"])
+def test_overwrite_that_leaves_no_checkpoint_loses_nothing(
+    why, fitted, here, command, tmp_path, monkeypatch, no_pictures
+):
+    """Whatever ends the new run before it has something to continue from: the old one is back, byte for byte."""
+    out = tmp_path / "run"
+    shutil.copytree(fitted("vae").out, out)
+    (out / "notes.txt").write_text("mine")
+    before = contents(out)
+    more = {"estimator": ("--estimator", "vimco"), "diverged": ("--lr", "1e30")}.get(why, ())
+    raised = {"disk full": OSError(errno.ENOSPC, "No space left"), "out of memory": MemoryError(),
+              "interrupted": KeyboardInterrupt()}  # fmt: skip
+    if why in raised:
+
+        def fail(*_):
+            raise raised[why]
+
+        monkeypatch.setattr("pyrarchy.inference.loop.save_state", fail)
+    code, *_ = command("fit", *RUNS["vae"], "--overwrite", "--quiet", "--out", out, *more)
+    assert code == {"estimator": 2, "diverged": 5, "disk full": 6, "out of memory": 4, "interrupted": 130}[why]
+    assert differing(before, contents(out)) == [] and not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize("moment", range(2, 24))
+def test_overwrite_killed_anywhere_loses_nothing(moment, fitted, tmp_path):
+    """A process that ends between two moves, a whole run set aside, or half of it brought back: the next begins with all."""
+    out = tmp_path / "run"
+    shutil.copytree(fitted("vae").out, out)
+    before, moves = contents(out), []
+
+    class Killed(BaseException):
+        pass
+
+    def replace(source, target, real=os.replace):
+        moves.append(source)
+        if len(moves) == moment:
+            raise Killed
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyrarchy.run_begin.os.replace", replace)
+        with pytest.raises(Killed):
+            _set_aside(out)
+            (out / "config.json").write_text("new")
+            _bring_back(out)
+    sweep(out)
+    assert differing(before, contents(out)) == [] and not list(out.glob(".*"))
 
 
 def test_clear_takes_the_configuration_last(fitted, here, tmp_path, monkeypatch):
