@@ -5,11 +5,13 @@ import signal
 import sys
 import traceback
 import warnings
+from contextlib import contextmanager
 
 from . import launch
-from .faults import OK, SIGNALLED, exit_code, one_line
+from .faults import SIGNALLED, LaunchError, exit_code, one_line
 from .parser import build_parser
 from .stop_request import StopRequest
+from .streams import standard_streams
 
 
 def _list(args):
@@ -139,43 +141,70 @@ def _note(message, *_):
 def _complain(error):
     """The one line of an error, in one piece, unless a process before this one says the same."""
     if not getattr(error, "said", False):
-        who = "" if launch.is_first() else f"process {launch.number()}: "
+        who = "" if isinstance(error, LaunchError) or launch.is_first() else f"process {launch.number()}: "
         sys.stderr.write(f"error: {who}{one_line(error)}\n")
 
 
 def run(argv):
     """Parse and carry out; errors of the user become one line on stderr and an exit code."""
-    parser = build_parser()
-    args, rest = parser.parse_known_args(argv)
-    if rest and getattr(args, "options", None) is not None and all("=" in word and word[0] != "-" for word in rest):
-        args.options += rest  # key=value may also stand behind an option
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    here = os.getcwd()
-    added = args.command not in ("data", "new") and here not in sys.path
-    if added:
-        sys.path.append(here)  # a user's own module stands where the command is run; it shadows nothing
-    args.stop = StopRequest()
+    with standard_streams():
+        return _answered(argv, "--debug" in argv)
+
+
+def _answered(argv, debug):
+    """The exit code of a command, whatever ends it."""
     try:
-        if args.command != "fit" and launch.processes() > 1:
-            raise ValueError(f"{args.command} is one process's work; of pyrarchy's commands torchrun starts fit alone")
-        with args.stop.listening(), warnings.catch_warnings():
-            warnings.showwarning = _note
-            code = args.run(args)
+        with _own_code(args := _parsed(argv)):
+            if args.command != "fit" and launch.processes() > 1:
+                raise ValueError(
+                    f"{args.command} is one process's work; of pyrarchy's commands torchrun starts fit alone"
+                )
+            launch.check()
+            args.stop = StopRequest()
+            with args.stop.listening(), warnings.catch_warnings():
+                warnings.showwarning = _note
+                code = args.run(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as stop:
         if launch.is_first():
             print(str(stop) or "interrupted", file=sys.stderr)
         return SIGNALLED + getattr(stop, "number", signal.SIGINT)
-    except BrokenPipeError:  # `pyrarchy list | head`: nobody reads on, and Python would complain as it exits
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except Exception as error:
-        if args.debug:
+        if debug:
             traceback.print_exc()
         _complain(error)
         return exit_code(error)
+
+
+def _parsed(argv):
+    parser = build_parser()
+    for word in argv:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):  # bytes that are no text, as Python hands them over
+            parser.error(f"{word} is not UTF-8; rename it")
+    args, rest = parser.parse_known_args(argv)
+    if rest and getattr(args, "options", None) is not None and all("=" in word and word[0] != "-" for word in rest):
+        args.options += rest  # key=value may also stand behind an option
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
+
+
+@contextmanager
+def _own_code(args):
+    """Where a pair is named as module:function, the folder in which the command is run is searched for it, last of all.
+
+    At no other time: a run's folder, in which somebody may stand, is no place to import from.
+    """
+    names = [getattr(args, "pair", None), *getattr(args, "pairs", ())]
+    try:
+        here = os.getcwd() if any(":" in name for name in names if name) else None
+    except FileNotFoundError:
+        raise ValueError("the working folder is gone; change to another") from None
+    if added := here is not None and here not in sys.path:
+        sys.path.append(here)
+    try:
+        yield
     finally:
         if added and here in sys.path:
             sys.path.remove(here)

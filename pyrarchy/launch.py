@@ -34,6 +34,15 @@ def number():
     return _given("RANK", 0)
 
 
+def check():
+    """See that what torchrun said can be: a number for each, and this process one of them.
+
+    :raises LaunchError: where it cannot.
+    """
+    if not 0 <= number() < processes():
+        raise LaunchError(f"RANK={number()} of WORLD_SIZE={processes()} in the environment: start with torchrun")
+
+
 def is_first():
     """Whether this is the one that speaks and writes."""
     return number() == 0

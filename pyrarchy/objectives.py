@@ -1,5 +1,9 @@
 """Objectives by name, as the command line and run folders write them: ``elbo``, ``iwae:50``, ``renyi:0.5:10`` ..."""
 
+import math
+
+MOST = 10**6  # of any argument: what is beyond overflows later, in other words
+
 # name -> (class in pyrarchy.inference, types of its arguments, what it is)
 OBJECTIVES = {
     "elbo": ("ELBO", ((int, "particles", 1),), "the evidence lower bound, sampled KL"),
@@ -74,11 +78,17 @@ def parse_objective(text):
             raise ValueError(f"objective '{text}' lacks {label}: write {form}")
         try:
             values.append(default if part is None else kind(part))
-        except ValueError:
+            if not math.isfinite(values[-1]):
+                raise ValueError
+        except (ValueError, OverflowError):
             needed = "a whole number" if kind is int else "a number"
             raise ValueError(f"objective '{text}': {label} must be {needed}, not '{part}'") from None
         if kind is int and values[-1] < 1:
             raise ValueError(f"objective '{text}': {label} must be at least 1")
+        if kind is int and values[-1] > MOST:
+            raise ValueError(f"objective '{text}': {label} must be at most {MOST}")
+        if abs(values[-1]) > MOST:
+            raise ValueError(f"objective '{text}': {label} must be from -1e6 to 1e6")
     return class_name, values
 
 

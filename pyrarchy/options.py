@@ -1,5 +1,7 @@
 """Options of a pair as they stand on the command line: ``key=value``."""
 
+MOST = 10**9
+
 
 def parse_options(texts, defaults, name):
     """Options from ``key=value`` texts, converted to the types of their defaults.
@@ -39,7 +41,7 @@ def _convert(key, text, default):
 
 
 def _size(value):
-    """A value as it is; whole numbers are sizes and counts, so those below one are refused."""
-    if isinstance(value, int) and value < 1:
+    """A value as it is; whole numbers are sizes and counts, so those below one or beyond any memory are refused."""
+    if isinstance(value, int) and not 1 <= value <= MOST:
         raise ValueError
     return value

@@ -42,6 +42,60 @@ def test_error_in_a_process_is_one_line_and_a_code(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "words", ["fit vae --data", "fit vae --out", "check vae --data", "nuts eight_schools --against"]
+)
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_unset_variable_is_no_name(words, empty, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "must not be empty" in refused(faults.USAGE, *words.split(), empty)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_no_terminal_could_show_is_one_line(refused, tmp_path, monkeypatch):
+    """Line breaks in an argument, and bytes that are no text."""
+    monkeypatch.chdir(tmp_path)
+    assert "unrecognized arguments: --foo bar" in refused(faults.USAGE, "fit", "vae", "--foo\nbar")
+    assert "not '3 x'" in refused(faults.USAGE, "fit", "vae", "--steps", "3\nx")
+    assert r"b\udcff.npy is not UTF-8; rename it" in refused(faults.USAGE, "fit", "vae", "--data", "b\udcff.npy")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_gone_is_one_line_or_no_matter(tmp_path):
+    gone = "import os, sys\nfrom pyrarchy.__main__ import main\nos.mkdir('d'); os.chdir('d'); os.rmdir('../d')\n"
+    gone += "sys.exit(main())"
+    done = python("-c", gone, "list", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = python("-c", gone, "fit", "mine:pair", cwd=tmp_path)
+    assert done.returncode == faults.USAGE and done.stderr == "error: the working folder is gone; change to another\n"
+
+
+EVIL = "open({mark!r}, 'w').close()"
+
+
+@pytest.mark.parametrize(
+    "how", [("-m", "pyrarchy"), ("-c", "from pyrarchy.__main__ import main; raise SystemExit(main())")]
+)
+def test_nothing_is_imported_from_the_folder_in_which_one_stands(how, tmp_path):
+    """Neither what others would import where they find it, nor pairs that its metadata announce."""
+    mark = tmp_path / "executed"
+    for name in ("evil", "dill", "numba", "dask", "torch", "numpy", "sitecustomize"):
+        if how[0] == "-m" or name not in ("torch", "numpy"):  # `python -c` itself searches here first
+            (tmp_path / f"{name}.py").write_text(EVIL.format(mark=str(mark)))
+    folder = tmp_path / "evil-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text("[pyrarchy.pairs]\nevil = evil:pair\n")
+    if how[0] == "-c":
+        how = ("-c", "import sys; sys.path.remove(''); " + how[1])
+    done = python(*how, "list", cwd=tmp_path)
+    assert done.returncode == 0 and "evil" not in done.stdout, done.stderr
+    done = python(*how, "sample", "nothing", "--out", "x.npz", cwd=tmp_path)
+    assert done.returncode == faults.USAGE and not mark.exists()
+    done = python(*how, "list", "evil:pair", cwd=tmp_path)  # asked for by name
+    assert done.returncode == faults.USAGE and "has no attribute 'pair'" in done.stderr and mark.exists()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
 def test_reader_that_stops_early_is_no_error():
     read, write = os.pipe()
@@ -52,6 +106,56 @@ def test_reader_that_stops_early_is_no_error():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+SMALL = ("fit", "ppca", "z_dim=2", "--no-report", "--out")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.parametrize("out", ["a pipe that nobody reads", "closed"])
+def test_a_fit_is_done_whoever_reads_what_it_says(out, tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "pyrarchy",
+        *SMALL,
+        tmp_path / "run",
+    ]
+    shell = {"a pipe that nobody reads": '"$@" | true; exit ${PIPESTATUS[0]}', "closed": '"$@" >&-'}[out]
+    done = subprocess.run(["bash", "-c", shell, "bash", *words], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_standard_output_on_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "pyrarchy", "list"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == faults.FOLDER
+    assert done.stderr.startswith("error: standard output: No space left on device") and done.stderr.count("\n") == 1
+
+
+def test_an_old_encoding_shows_what_it_can(tmp_path):
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = python("-m", "pyrarchy", *SMALL, "é", cwd=tmp_path, env=env)
+    assert (done.returncode, done.stderr) == (0, "") and r"run folder: \xe9" in done.stdout
+
+
+def test_errors_without_a_standard_error_have_their_code():
+    done = subprocess.run(["bash", "-c", '"$@" 2>&-', "bash", sys.executable, "-m", "pyrarchy", "list", "nope"],
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert (done.returncode, done.stdout) == (faults.USAGE, "")
+
+
+@pytest.mark.parametrize("given", [{"RANK": "x"}, {"WORLD_SIZE": "x"}, {"RANK": "5"}, {"RANK": "-1"}])
+@pytest.mark.parametrize("word", ["fit", "list"])
+def test_what_torchrun_never_says_is_one_line(given, word, refused, monkeypatch, tmp_path):
+    words = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "x", "MASTER_PORT": "1", **given}
+    for name, value in words.items():
+        monkeypatch.setenv(name, value)
+    more = ("vae", "--steps", 1, "--out", tmp_path / "run") if word == "fit" else ()
+    assert "in the environment" in refused(faults.LOST, word, *more) and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -59,8 +163,17 @@ def test_reader_that_stops_early_is_no_error():
         ("nope", "choose from"),
         ("fit", "required: PAIR"),
         ("fit vae --steps 3 --epochs 2", "not allowed with"),
-        ("fit vae --steps 0", "must be a whole number of at least 1, not '0'"),
-        ("fit vae --steps 2.5", "must be a whole number of at least 1, not '2.5'"),
+        ("fit vae --steps 0", "must be a whole number from 1 to 10^9, not '0'"),
+        ("fit vae --steps 2.5", "must be a whole number from 1 to 10^9, not '2.5'"),
+        ("fit vae --steps 1000000001", "must be a whole number from 1 to 10^9"),
+        (f"fit vae --samples {'9' * 30}", "must be a whole number from 1 to 10^9"),
+        (f"fit vae --epochs {'9' * 5000}", "must be a whole number from 1 to 10^9"),
+        ("fit vae --threads 100000", "auto or a whole number from 1 to 256"),
+        (f"fit vae --objective iwae:{'9' * 30}", "K must be at most 1000000"),
+        ("fit vae --objective freebits:inf", "nats must be a number, not 'inf'"),
+        ("fit vae --objective renyi:1e308:5", "alpha must be from -1e6 to 1e6"),
+        (f"fit vae z_dim={'9' * 30}", "z_dim=999999999999999999999999999999: give a value like 16"),
+        ("nuts eight_schools --samples 3", "must be a whole number from 4 to 10^9, not '3'"),
         ("fit vae --lr nan", "must be a positive number, not 'nan'"),
         ("fit vae --lr fast", "must be a positive number, not 'fast'"),
         ("fit vae --warm-up 1.5", "must be a number from 0 to 1"),
