@@ -10,12 +10,13 @@ Differs from the schema: a guide's draws are independent, not a chain, so ``chai
 ``independent`` says which it is: 1 for a guide's draws, 0 for chains (:func:`~pyrarchy.inference.mcmc_inference_data`).
 """
 
-import warnings
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from ..atomic import write_atomically
+from ..imports import without_a_home
 
 #: Groups whose arrays carry draws; all other groups are stored as they are.
 DRAW_GROUPS = ("posterior", "posterior_predictive", "prior", "prior_predictive", "log_likelihood", "sample_stats")
@@ -128,9 +129,11 @@ def _plain(value):
 
 def installed_arviz():
     """The module ``arviz``, without what it announces at its first import."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces 1.x at import, once a process
-        import arviz
+    if "arviz" not in sys.modules:
+        with without_a_home():
+            import arviz
+    import arviz
+
     return arviz
 
 

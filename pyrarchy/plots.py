@@ -24,6 +24,7 @@ replicated data      :func:`replicates`
 b'PNG'
 """
 
+from . import _matplotlib  # noqa: F401  before all others
 from .plot_average import average_marginals
 from .plot_calibration import ecdf_band, rank_ecdf, replicates
 from .plot_codes import latent_scatter

@@ -140,6 +140,25 @@ def test_an_old_encoding_shows_what_it_can(tmp_path):
     assert (done.returncode, done.stderr) == (0, "") and r"run folder: \xe9" in done.stdout
 
 
+HOMELESS = """
+from pyrarchy import plots
+from pyrarchy.inference.groups import installed_arviz
+import os
+assert installed_arviz().InferenceData and plots.png and "XDG_CACHE_HOME" not in os.environ
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no folder in which nobody can make another")
+def test_what_draws_needs_no_home(tmp_path):
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    }
+    done = python("-c", HOMELESS, cwd=tmp_path, env={**env, "HOME": "/proc"})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_errors_without_a_standard_error_have_their_code():
     done = subprocess.run(["bash", "-c", '"$@" 2>&-', "bash", sys.executable, "-m", "pyrarchy", "list", "nope"],
                           capture_output=True, text=True, timeout=60)  # fmt: skip
