@@ -5,14 +5,13 @@ continues where it stood, to the same numbers, and a finished run is not trained
 """
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
 
 from ..atomic import write_atomically
 from .batches import Batches
-from .compare_runs import Entry, Work, in_parallel, run_folder, serially, slug, to_json
+from .compare_runs import Entry, Work, in_parallel, read_json, run_folder, serially, slug, to_json
 from .comparison import Comparison
 from .elbo import ELBO
 from .loop import describe
@@ -121,7 +120,7 @@ def _begin(work, name, seed, resume):
     if path.exists():
         if not resume:
             raise ValueError(f"{folder}: holds a run already; pass resume=True to continue it, or another folder")
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
         if differ := [f"{key} {before.get(key)}, not {now[key]}" for key in now if before.get(key) != now[key]]:
             raise ValueError(f"{folder}: was begun with {'; '.join(differ)}. Give the same, or another folder")
         return

@@ -85,6 +85,22 @@ def to_json(value):
     return (json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def read_json(path, kind=object):
+    """A JSON object, its values of one kind, from a comparison's folder.
+
+    :raises CheckpointError: for a file that holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not all(isinstance(value, kind) for value in content.values()):
+            raise ValueError("not what a comparison wrote")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); delete the folder it is in: that run then begins anew"
+        ) from None
+    return content
+
+
 @threads_kept()
 def finish(work, name, seed):
     """Train (or go on with) and evaluate one run, unless that was done: its :class:`Outcome`."""
@@ -124,7 +140,7 @@ class _Clock:
 
     def __init__(self, path, every):
         self.path, self.every, self.before = path, every, None
-        self.noted = json.loads(path.read_text()) if path.exists() else {}
+        self.noted = read_json(path, (int, float)) if path.exists() else {}
         self.started = time.perf_counter()
 
     def __call__(self, step):
@@ -179,12 +195,25 @@ def in_parallel(work, jobs, processes):
     _raise(failed)
 
 
+class EntryError(ValueError):
+    """What ended a run of a comparison, after its others: the text names it, and ``kinds`` are the classes of its error."""
+
+    def __init__(self, text, error):
+        super().__init__(text)
+        self.kinds = [kind.__name__ for kind in type(error).__mro__]
+        self.errno = getattr(error, "errno", None)
+
+
+class EntryDivergedError(EntryError, ArithmeticError):
+    """The same, of a training that diverged."""
+
+
 def _raise(failed):
     if failed:
         name, seed, error = failed[0]
         more = f" ({len(failed) - 1} more run(s) failed)" if len(failed) > 1 else ""
-        kind = ArithmeticError if isinstance(error, ArithmeticError) else ValueError
-        raise kind(f"entry '{name}', seed {seed}: {error}{more}") from error
+        raised = EntryDivergedError if isinstance(error, ArithmeticError) else EntryError
+        raise raised(f"entry '{name}', seed {seed}: {error}{more}", error) from error
 
 
 _work = None  # in a worker process alone: what it was started with

@@ -72,8 +72,8 @@ def exit_code(error) -> int:
     for kind in getattr(error, "kinds", [kind.__name__ for kind in type(error).__mro__]):
         if kind in CODES:
             return CODES[kind]
-        if kind == "OSError" and isinstance(error, OSError):
-            return FOLDER if error.errno in _UNWRITABLE else BAD_DATA
+        if kind == "OSError":
+            return FOLDER if getattr(error, "errno", None) in _UNWRITABLE else BAD_DATA
     text = str(error).lower()
     return OUT_OF_MEMORY if isinstance(error, RuntimeError) and any(w in text for w in _NO_MEMORY) else UNEXPECTED
 

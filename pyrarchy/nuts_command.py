@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from .atomic import write_atomically
-from .faults import RunError
+from .faults import DamagedRunError, RunError
 from .fit_plan import data_for
 from .folder_lock import folder_lock
 from .placement import to_tensors
@@ -112,6 +112,11 @@ def guide_summary(run):
         return summary(groups.load(Path(run) / "posterior.nc"), prob=INTERVAL)
     except FileNotFoundError:
         raise RunError(f"{run}: has no posterior.nc; finish the fit, or run `pyrarchy report {run}`") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        path = Path(run) / "posterior.nc"
+        raise DamagedRunError(
+            f"{path}: cannot be read ({error}); run `pyrarchy report {run}` to make it again"
+        ) from None
 
 
 def forest(table, guide, name):

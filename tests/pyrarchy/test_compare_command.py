@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import pyrarchy
+from pyrarchy.atomic import WriteError
 from pyrarchy.checkpoint import load_state
 from pyrarchy.compare_command import plan, split_pairs
-from pyrarchy.inference import evaluate, groups, summary
+from pyrarchy.inference import CheckpointError, DivergedError, evaluate, groups, summary
 from pyrarchy.run_folder import read_config
 
 SMALL = ("z_dim=3", "hidden=7,5")
@@ -127,7 +128,7 @@ def test_killed_comparison_ends_with_the_same_figures(here, command, tmp_path):
         ("vae nope --steps 3", "no pair is called"),
         ("vae --steps 3 --objective iwea:2", "no objective is called"),
         ("vae --steps 3 --estimator nope", "no estimator is called"),
-        ("vae --steps 3 --processes 0", "must be a whole number of at least 1"),
+        ("vae --steps 3 --processes 0", "must be a whole number from 1 to 10^9"),
     ],
 )
 def test_refusals_are_one_line_and_leave_nothing_behind(words, said, here, refused, tmp_path):
@@ -181,6 +182,11 @@ def test_nuts_refusals(fitted, here, refused, tmp_path):
     out = ("--out", tmp_path / "out")
     assert "latent 'z1' per datum" in refused(2, "nuts", "vae", "z_dim=2", "hidden=5", "--data", "unit.npy", *out)
     assert "not a run folder" in refused(2, "nuts", "eight_schools", *NUTS, "--against", tmp_path / "none", *out)
+    (tmp_path / "hurt").mkdir()
+    (tmp_path / "hurt" / "config.json").write_bytes((fitted("eight_schools").out / "config.json").read_bytes())
+    (tmp_path / "hurt" / "posterior.nc").write_bytes(b"no such thing")
+    said = refused(3, "nuts", "eight_schools", *NUTS, "--against", tmp_path / "hurt", *out)
+    assert "posterior.nc: cannot be read" in said and "to make it again" in said
     assert "about other variables" in refused(2, "nuts", "eight_schools", "--against", fitted("vae").out, *out)
     assert "leave --data away" in refused(2, "nuts", "eight_schools", "--data", "unit.npy", *out)
     assert not (tmp_path / "out").exists()
@@ -203,3 +209,28 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-W", "error", "-c", LIGHT], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "--estimator" in done.stdout and "iwae:K" in done.stdout and "--against" in done.stdout
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"4": "x"}'])
+@pytest.mark.parametrize("name", ["setting.json", "clock.json"])
+def test_damaged_files_of_a_comparison_are_one_line(name, content, here, command, refused, tmp_path):
+    words = ("compare", "vae", *SMALL, *BUDGET, "--quiet", "--out", tmp_path)
+    assert command(*words) == (0, [], [])
+    (run,) = (path.parent for path in tmp_path.glob("*/*/outcome.npz"))
+    (run / "outcome.npz").unlink()
+    (run / name).write_text(content)
+    if name == "setting.json" and "4" in content:
+        assert "was begun with entry None" in refused(2, *words)
+    else:
+        assert f"{name}: cannot be read" in refused(3, *words)
+
+
+@pytest.mark.parametrize(("error", "code"), [(WriteError(28, "a: cannot be written"), 6), (CheckpointError("b"), 3),
+                                             (OSError(5, "Input/output error"), 3), (DivergedError("c"), 5)])  # fmt: skip
+def test_a_run_of_a_comparison_fails_with_its_own_code(error, code, here, refused, tmp_path, monkeypatch):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr("pyrarchy.inference.compare_runs.save_state", fail)
+    said = refused(code, "compare", "vae", *SMALL, *BUDGET, "--quiet", "--out", tmp_path)
+    assert "entry 'vae" in said and str(error) in said
