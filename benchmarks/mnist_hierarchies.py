@@ -26,7 +26,7 @@ from pyrarchy.checkpoint import load_latest
 from pyrarchy.inference import AuxiliaryWeight, Batches, Temper, evaluate, fit
 from pyrarchy.inference.compare import compare
 from pyrarchy.inference.compare_runs import Entry, run_folder
-from pyrarchy.inference.loop import load_modules
+from pyrarchy.inference.continuation import load_modules
 
 BATCH, WARM_UP, REFIT = 256, 20, 5
 DEEP = {"z_dims": (32, 16, 8, 4, 2), "hidden": (200, 100, 50, 25, 12)}

@@ -21,7 +21,7 @@ from pyrarchy.checkpoint import load_latest
 from pyrarchy.inference import label_information, number_information
 from pyrarchy.inference.apply import encode
 from pyrarchy.inference.compare_runs import run_folder
-from pyrarchy.inference.loop import load_modules
+from pyrarchy.inference.continuation import load_modules
 from pyrarchy.stroke_width import stroke_width
 
 METHOD = "VLAE, 3 rungs"

@@ -1,6 +1,7 @@
-"""Whether a checkpoint is one from which this training can go on to the same numbers."""
+"""Going on from a checkpoint: whether it is one from which this training continues to the same numbers, and taking it up."""
 
 from ..checkpoint import CheckpointError
+from .isolation import root_modules, set_rng_state
 from .parallel import ranks
 
 NEEDED = {"modules", "params", "parameters", "setting", "optimizer", "record", "step", "place", "rng", "epoch_rng"}
@@ -25,3 +26,32 @@ def check_continues(state, path, parameters, setting):
     for what, now in setting.items():
         if (before := state["setting"].get(what)) != now:
             raise ValueError(f"{path}: the run was started with {what} {before}, not {now}")
+
+
+def take_state(loop, state, path):
+    """Put a checkpoint's state into a :class:`~.loop.Loop`, generators and all.
+
+    :raises CheckpointError: for a state that somebody else has written, or that holds a number that is not finite.
+    """
+    try:
+        load_modules(loop.model, loop.guide, state)
+        for name, value in state["params"].items():
+            loop.parameters[name].data.copy_(value)
+        loop.optimizer.load_state_dict(state["optimizer"])
+        for curve, values in state["record"].items():
+            setattr(loop.record, curve, values.tolist())
+        loop.record.step, loop.record.threads = state["step"], state.get("threads")
+        loop.epoch, loop.consumed = state["place"]["epoch"], state["place"]["consumed"]
+        loop.epoch_rng = state["epoch_rng"]
+        set_rng_state(state["rng"])
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        why = str(error).splitlines()[0]  # torch's has a line for every tensor
+        raise CheckpointError(f"{path}: its state does not fit this training ({why}); begin anew") from None
+    if bad := loop.watch.first_bad(loop.parameters, loop.optimizer):
+        raise CheckpointError(f"{path}: {bad} is not finite; begin anew")
+
+
+def load_modules(model, guide, state):
+    """Put the weights and buffers of a checkpoint's state into a pair."""
+    for module, weights in zip(root_modules(model, guide), state["modules"], strict=True):
+        module.load_state_dict(weights)

@@ -13,7 +13,7 @@ from .adam import adam
 from .batch_statistics import check_single_rows, coupled_modules
 from .batches import digest, length
 from .bound import Bound
-from .continuation import check_continues
+from .continuation import check_continues, take_state
 from .finite_watch import FiniteWatch
 from .isolation import buffers_kept, rng_state, root_modules, set_rng_state
 from .measure import Measure
@@ -209,26 +209,11 @@ class Loop:
         """
         state, path, remark = self._read()
         check_continues(state, path, list(self.parameters), self.setting)
-        load_modules(self.model, self.guide, state)
-        for name, value in state["params"].items():
-            self.parameters[name].data.copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        for curve, values in state["record"].items():
-            setattr(self.record, curve, values.tolist())
-        self.record.step = state["step"]
+        take_state(self, state, path)
         if self.temper is not None and self.record.step:  # a run that was over takes no step that would set it
             self.temper.set_step(self.record.step - 1)
         self.record.remarks += [remark] if remark else []
-        self.epoch, self.consumed = state["place"]["epoch"], state["place"]["consumed"]
-        self.epoch_rng, self.record.threads = state["epoch_rng"], state.get("threads")
-        set_rng_state(state["rng"])
         return state
-
-
-def load_modules(model, guide, state):
-    """Put the weights and buffers of a checkpoint's state into a pair."""
-    for module, weights in zip(root_modules(model, guide), state["modules"], strict=True):
-        module.load_state_dict(weights)
 
 
 def save_modules(model, guide, path):

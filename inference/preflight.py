@@ -147,6 +147,10 @@ def check_stock_objective(objective, model_trace, guide_trace):
             )
 
 
+class FirstLossError(ArithmeticError, ValueError):
+    """A pair whose loss is not finite before its first step."""
+
+
 def no_bound(objective, model_trace, guide_trace, plates=1):
     """Sentences on why an objective's value is no bound on log p(x) for this pair; empty where it is one."""
     if isinstance(objective, Bound):
@@ -201,7 +205,8 @@ def preflight(model, guide, objective, batch, *, whole=True, single=True):
         loss = objective.loss_and_grads(model, guide, *batch)
     loss = loss[0] if isinstance(loss, tuple) else loss
     if not math.isfinite(loss):
-        raise ValueError(f"the first loss is {loss}: {non_finite_sites(model_trace, guide_trace)}")
+        where = non_finite_sites(model_trace, guide_trace)
+        raise FirstLossError(f"the first loss is {loss}: {where}. Rescale the data, or begin from other weights.")
     parameters = named_parameters(model, guide, set(used.trace.nodes), frozen)  # lazily made parameters exist now
     check_gradients(parameters)
     for name, p in parameters.items():

@@ -12,7 +12,7 @@ from .faults import DataError
 from .files import read_table
 from .placement import default_dtype
 from .run_config import pair_of, read_config
-from .run_folder import load, read_example, select_rows
+from .run_folder import FILES, load, read_example, select_rows
 
 
 def run_apply(args):
@@ -22,6 +22,10 @@ def run_apply(args):
         raise ValueError(f"--out {out}: give a .npz (all sites) or .npy (one site) file")
     if not out.parent.is_dir():
         raise DataError(f"{out}: there is no folder {out.parent}; make it first")
+    if out.name in FILES and (out.parent / "config.json").exists():
+        raise ValueError(f"--out {out}: is a file of the run in that folder; choose another name")
+    if args.data and out.exists() and Path(args.data).exists() and out.samefile(args.data):
+        raise ValueError(f"--out {out}: is the data's own file; choose another name")
     if args.command == "sample" and args.num and args.draws:
         raise ValueError("--num and --draws both say how many samples; give one of them")
     model, guide = load(args.run_folder)

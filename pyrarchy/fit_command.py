@@ -8,13 +8,13 @@ from pathlib import Path
 from . import launch
 from .binarize import binarization
 from .fit_exact import exact_by_arrays, exact_by_model, fit_arrays, fit_exact
-from .fit_plan import data_for, training_plan
+from .fit_plan import blaming, data_for, training_plan
 from .folder_lock import folder_lock
 from .objectives import make_objective
 from .placement import default_dtype, find_device, in_default_dtype, to_tensors, use_threads
 from .registry import get_pair
 from .run_begin import check_folder, data_sha256, in_place_of, settle, sweep
-from .run_folder import load, prepare, write_config
+from .run_folder import load, prepare, write_config, write_example
 from .run_result import write_result
 from .stop_request import StopRequest
 
@@ -74,6 +74,8 @@ def begin(args, folder):
     if launch.is_first() and not (begun and args.resume):
         folder.enter_context(in_place_of(out))
         write_config(out, config, used)
+    elif launch.is_first():
+        write_example(out, used)  # the same bytes, unless somebody took or changed them
     return fit
 
 
@@ -124,7 +126,8 @@ class Fit:
             self.device = launch.own_device(find_device(self.config["device"]))
             if self.config["method"] == "svi":
                 self.objective = make_objective(self.config["objective"], self.config["estimator"])
-            pair = self.pair(self.data, seed=self.config["seed"], **self.config["options"])
+            with blaming(self.data):
+                pair = self.pair(self.data, seed=self.config["seed"], **self.config["options"])
             self.model, self.guide = in_default_dtype(*pair)
 
     def run(self):

@@ -14,6 +14,7 @@ from . import launch
 from .atomic import write_atomically
 from .checkpoint import AsTensor, save_state
 from .faults import DataError
+from .fit_plan import blaming
 
 
 def fit_arrays(fit, train):
@@ -44,8 +45,10 @@ def _as_asked(fit):
     """On the threads asked for; what is wrong is wrong with the data, because options were checked before."""
     asked = None if fit.config["threads"] == "auto" else fit.config["threads"]
     try:
-        with threadpool_limits(asked, user_api="blas"):  # numpy's, which torch does not govern
+        with threadpool_limits(asked, user_api="blas"), blaming(fit.data):  # numpy's, which torch does not govern
             yield
+    except DataError:
+        raise
     except ValueError as error:
         refusal = DataError(f"{fit.data.name}: {error}")
         refusal.said = getattr(error, "said", False)

@@ -1,12 +1,15 @@
 """What a fit is going to do, settled before anything is built and before torch is imported: its data, its training."""
 
 import math
+from contextlib import contextmanager
 from dataclasses import asdict
 
 from .binarize import check_support
 from .datasets import load_data
 from .faults import DataError
 from .objectives import OF_PYRO, OVER_WEIGHTS, parse_objective
+
+LEAST_SPREAD = 1e-6  # of a column: the floors of scales are of this size
 
 
 def data_for(pair, name=None, binarize=None, missing="refuse"):
@@ -29,6 +32,30 @@ def data_for(pair, name=None, binarize=None, missing="refuse"):
     binarize = binarize or ("dynamic" if pair.likelihood == "bernoulli" and data.support == "unit" else "none")
     check_support(data, pair.likelihood, binarize)
     return data, binarize
+
+
+@contextmanager
+def blaming(data):
+    """A block that builds or fits a pair: what it refuses because a column of the data has no spread is said of the column.
+
+    :raises DataError: in place of its ValueError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, DataError) or isinstance(data.train, tuple):
+            raise
+        if len(data.train) == 1:
+            raise DataError(f"{data.name}: holds one row ({error}); give at least two") from error
+        spread = data.train.std(0, dtype="float64")
+        for flat, what in (
+            ((data.train == data.train[0]).all(0), "hold one value each ({}); leave such columns out"),
+            (spread < LEAST_SPREAD, "vary by less than 1e-6 ({}); rescale them"),
+        ):
+            if flat.any():
+                columns = ", ".join(map(str, flat.nonzero()[0][:5])) + ", ..." * int(flat.sum() > 5)
+                raise DataError(f"{data.name}: column(s) {columns} (counted from 0) {what.format(error)}") from error
+        raise
 
 
 def training_plan(pair, args):

@@ -41,8 +41,8 @@ def pretrained(name):
     :raises ValueError: for a name that ships none, or weights that do not fit the row any more.
     """
     from .checkpoint import load_state
+    from .inference.continuation import load_modules
     from .inference.isolation import root_modules
-    from .inference.loop import load_modules
     from .registry import get_pair
 
     card = pretrained_card(name)

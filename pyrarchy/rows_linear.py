@@ -21,6 +21,8 @@ def _varying_columns(data, options):
     varies = data.train.min(0) < data.train.max(0)  # a standard deviation would round
     if varies.all():
         return None
+    if not varies.any():
+        raise DataError(f"{data.name}: all its columns are constant; there is nothing to fit")
     if data.image_shape is not None if drop is None else drop:
         import numpy as np
 

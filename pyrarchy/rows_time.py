@@ -1,5 +1,6 @@
 """Rows of chains in time: a datum is a whole series, its latents ``z1`` .. ``zT`` are sampled one after the other."""
 
+from .faults import DataError
 from .registry import Source, Training, pair
 
 DURBIN_2012 = Source(
@@ -8,6 +9,13 @@ DURBIN_2012 = Source(
     "Time series analysis by state space methods, second edition",
     "https://doi.org/10.1093/acprof:oso/9780199641178.001.0001",
 )
+
+
+def _times(data):
+    """How many steps the series have; DataError where there is one, which follows from nothing."""
+    if data.dim < 2:
+        raise DataError(f"{data.name}: has one column, a series of one step; give at least two")
+    return data.dim
 
 
 @pair(
@@ -27,7 +35,7 @@ def local_level(data):
     from .guides import Exact
     from .zoo import LocalLevel
 
-    model = LocalLevel(data.dim, float(data.train.std()))
+    model = LocalLevel(_times(data), float(data.train.std()))
     return model, Exact(model)
 
 
@@ -51,7 +59,7 @@ def linear_state_space(data, *, z_dim=2):
     from .guides import Exact
     from .zoo import LinearStateSpace
 
-    model = LinearStateSpace(data.dim, z_dim, float(data.train.mean()), float(data.train.std()))
+    model = LinearStateSpace(_times(data), z_dim, float(data.train.mean()), float(data.train.std()))
     return model, Exact(model)
 
 

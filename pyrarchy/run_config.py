@@ -27,6 +27,23 @@ _KINDS = {
 }
 
 
+def _count(value):
+    return type(value) is int and value >= 1
+
+
+# Entry -> what it must be, beyond its type.
+_VALUES = {
+    "columns": (
+        lambda value: value is None or (isinstance(value, list) and value and all(type(c) is int for c in value)),
+        "a list of columns' numbers or null",
+    ),
+    "threads": (lambda value: value == "auto" or _count(value), "auto or a number"),
+    "warm_up": (lambda value: type(value) in (int, float) and 0 <= value <= 1, "a share from 0 to 1"),
+    "samples": (_count, "a number of at least 1"),
+    "binarize": (lambda value: value in ("dynamic", "fixed", "none"), "dynamic, fixed or none"),
+}
+
+
 class _Config(dict):
     """A configuration that names its file when an entry is missing."""
 
@@ -63,6 +80,9 @@ def read_config(run):
         )
     content.setdefault("threads", "auto")
     content.setdefault("tape", True)
+    for key, (fits, needed) in _VALUES.items():
+        if key in content and not fits(content[key]):
+            raise DamagedRunError(f"{path}: its entry '{key}' is {content[key]!r}, not {needed}; fit again")
     return _Config(path, content)
 
 

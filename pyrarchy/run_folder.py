@@ -51,6 +51,12 @@ def write_config(folder, config, data):
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    write_example(folder, data)
+    write_json(folder / "config.json", config)
+
+
+def write_example(folder, data):
+    """The rows from which a run's pair can be built again: :func:`write_config` says how many."""
     several = isinstance(data.train, tuple)
     arrays = {f"train{i}": part for i, part in enumerate(data.train)} if several else {"mean": data.mean}
     if not several:
@@ -58,7 +64,6 @@ def write_config(folder, config, data):
     content = io.BytesIO()
     np.savez(content, **arrays)
     write_atomically(folder / "example.npz", content.getvalue())
-    write_json(folder / "config.json", config)
 
 
 class _Example(Dataset):
@@ -80,9 +85,16 @@ def read_example(run):
     config = read_config(run)
     try:
         parts = tuple(arrays[f"train{i}"] for i in range(len(arrays) - ("mean" in arrays)))
+        if not all(part.size for part in parts):
+            raise ValueError("it holds no rows")
         if "mean" not in arrays:
             return Dataset(config["data"], parts)
-        shape = tuple(config["image_shape"]) if config["image_shape"] and config["columns"] is None else None
+        columns = config["columns"]
+        if columns is not None and (
+            len(columns) != parts[0].shape[1] or not all(0 <= c < config["x_dim"] for c in columns)
+        ):
+            raise ValueError(f"columns {columns} of {config['x_dim']}")
+        shape = tuple(config["image_shape"]) if config["image_shape"] and columns is None else None
         example = _Example(config["data"], parts[0], image_shape=shape, support=config["support"])
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise DamagedRunError(f"{path}: does not fit the configuration beside it ({error}); fit again") from None
@@ -112,8 +124,8 @@ def load(run):
     A damaged checkpoint gives a warning, and the one before it is used. The code of a pair of your own is not run from the
     folder: import its module first.
     """
+    from .inference.continuation import load_modules
     from .inference.isolation import root_modules
-    from .inference.loop import load_modules
 
     config, example = read_config(run), read_example(run)
     model, guide = build(config, example)
@@ -130,6 +142,8 @@ def load(run):
         ) from None
     for root in root_modules(model, guide):
         root.eval()
+        if bad := [name for name, weight in root.named_parameters() if not weight.isfinite().all()]:
+            raise DamagedRunError(f"{path}: its weights {', '.join(bad)} are not finite; fit again")
     return model, guide
 
 
@@ -163,6 +177,9 @@ def select_rows(run, data):
             f"{data.name}: is another kind of data than {config['data']}, to which the run {run} was fitted"
         )
     if isinstance(data.train, tuple):
+        kept = read_example(run).train
+        if len(kept) != len(data.train):
+            raise DataError(f"{data.name}: is {len(data.train)} arrays, but the run {run} was fitted to {len(kept)}")
         return data
     if data.dim != config["x_dim"]:
         raise DataError(f"{data.name}: {data.dim} columns, but the run {run} was fitted to {config['x_dim']}")
@@ -196,6 +213,8 @@ def read_curve(run):
             values = [float(line.split(",")[1]) for line in lines]
         except (OSError, ValueError, LookupError) as error:
             raise DamagedRunError(f"{path}: cannot be read ({error}); fit again") from None
+        if not values or not np.isfinite(values).all():
+            raise DamagedRunError(f"{path}: holds no curve of finite numbers; fit again")
         return values if config["method"] == "em" else BoundCurve(values, config["rows"])
     state, path, remark = load_latest(Path(run) / "checkpoint.npz")
     try:

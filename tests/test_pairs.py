@@ -15,7 +15,7 @@ import pyrarchy
 from pyrarchy import zoo
 from pyrarchy.check_command import ROWS, check
 from pyrarchy.inference import ELBO, evaluate, fit, isolated, load_state, save_state
-from pyrarchy.inference.loop import load_modules
+from pyrarchy.inference.continuation import load_modules
 from pyrarchy.objectives import make_objective
 from pyrarchy.placement import to_tensors
 from pyrarchy.run_folder import prepare

@@ -33,7 +33,7 @@ from pyrarchy.inference import (
     isolated,
     load_state,
 )
-from pyrarchy.inference.loop import load_modules
+from pyrarchy.inference.continuation import load_modules
 from pyrarchy.zoo import MarkovHVAE
 
 N = 11

@@ -140,6 +140,23 @@ def test_output_is_refused_before_the_work(fitted, here, refused):
     assert "give a .npz" in refused(2, "encode", "runs/vae", "--data", "unit.npy", "--out", "a.csv")
 
 
+def test_nothing_is_written_over_the_run_or_the_data(fitted, here, refused, tmp_path):
+    run = fitted("vae").out
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for name in ("checkpoint.npz", "checkpoint.previous.npz", "example.npz"):
+        said = refused(2, "encode", run, "--data", "unit.npy", "--out", run / name)
+        assert "is a file of the run in that folder" in said
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    rows = (here / "unit.npy").read_bytes()
+    assert "is the data's own file" in refused(2, "encode", run, "--data", "unit.npy", "--out", here / "unit.npy")
+    assert (here / "unit.npy").read_bytes() == rows
+
+
+def test_data_of_another_kind_of_model_are_refused(fitted, here, refused):
+    said = refused(3, "sample", fitted("eight_schools").out, "--data", "radon", "--out", "x.npz")
+    assert "radon: is 4 arrays, but the run" in said and "was fitted to 2" in said
+
+
 def test_broken_checkpoint_is_one_line(fitted, here, refused, tmp_path):
     shutil.copytree(fitted("vae").out, tmp_path / "broken")
     (tmp_path / "broken" / "checkpoint.npz").write_bytes(b"PK nonsense")

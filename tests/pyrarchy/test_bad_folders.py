@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyrarchy.checkpoint import _digest, load_latest
+from pyrarchy.checkpoint import _digest, load_latest, save_state
 from pyrarchy.inference import CheckpointError, load_state
 
 from .conftest import RUNS
@@ -70,6 +70,28 @@ def other_pair(run):
     shutil.copy(run.parent / "other" / "checkpoint.npz", run / "checkpoint.npz")
 
 
+def no_rows(run):
+    with np.load(run / "example.npz") as file:
+        arrays = {name: file[name][:0] if name == "train0" else file[name] for name in file.files}
+    np.savez(run / "example.npz", **arrays)
+
+
+def rewritten(change):
+    """A checkpoint with another state and a right digest."""
+
+    def apply(run):
+        state = load_state(run / "checkpoint.npz")
+        change(state)
+        save_state(run / "checkpoint.npz", state)
+        (run / "checkpoint.previous.npz").unlink(missing_ok=True)
+
+    return apply
+
+
+def spoil_weights(state):
+    next(iter(state["modules"][0].values())).fill_(float("nan"))
+
+
 NEITHER = take("checkpoint.previous.npz")
 # what happened to the folder -> (how, code of opening it, what is said)
 FOLDERS = {
@@ -90,6 +112,15 @@ FOLDERS = {
     "options of another type": (change("config.json", options={"z_dim": "a"}), 3, "cannot be built"),
     "other sizes": (change("config.json", options={"z_dim": 5, "hidden": [7, 5]}), 3, "do not fit the pair"),
     "support unknown": (change("config.json", support="imaginary"), 3, "does not fit"),
+    "columns a number": (change("config.json", columns=1.5), 3, "'columns' is 1.5, not a list"),
+    "columns of another kind": (change("config.json", columns=["a"]), 3, "not a list of columns' numbers"),
+    "columns too few": (change("config.json", columns=[1]), 3, "does not fit the configuration"),
+    "threads none": (change("config.json", threads=0), 3, "'threads' is 0"),
+    "warm-up beyond all": (change("config.json", warm_up=1e308), 3, "not a share from 0 to 1"),
+    "samples none": (change("config.json", samples=0), 3, "'samples' is 0"),
+    "binarised otherwise": (change("config.json", binarize="x"), 3, "not dynamic, fixed or none"),
+    "example of no rows": (no_rows, 3, "it holds no rows"),
+    "weights not finite": (both(NEITHER, rewritten(spoil_weights)), 3, "are not finite; fit again"),
     "example gone": (take("example.npz"), 3, "example.npz: cannot be read"),
     "example cut": (cut("example.npz", 0.7), 3, "example.npz: cannot be read"),
     "example a pickle": (put("example.npz", pickle.dumps(Bomb())), 3, "example.npz: cannot be read"),
@@ -158,6 +189,47 @@ def test_a_bad_folder_is_one_line_and_stays_as_it_is(name, broken, command, here
         if found:
             assert bytes_of(run) == before and err[-1].startswith("error: ")
     assert not (tmp_path / "exploded").exists() and not (here / "exploded").exists()
+
+
+CRAFTED = {
+    "optimiser of another kind": lambda state: state.update(optimizer=[1]),
+    "optimiser of other sizes": lambda state: state["optimizer"]["param_groups"].clear(),
+    "memory not finite": lambda state: state["optimizer"]["state"][0]["exp_avg"].fill_(float("inf")),
+    "no place": lambda state: state["place"].clear(),
+    "modules none": lambda state: state.update(modules=None),
+    "modules too few": lambda state: state["modules"].pop(),
+    "weights not finite": spoil_weights,
+    "record a text": lambda state: state.update(record="x"),
+    "generators gone": lambda state: state["rng"].clear(),
+}
+
+
+@pytest.mark.parametrize("what", CRAFTED)
+def test_a_state_with_a_right_digest_and_wrong_content_is_one_line(what, broken, refused, here, tmp_path):
+    shutil.copytree(broken / "run", tmp_path / "run")
+    rewritten(CRAFTED[what])(tmp_path / "run")
+    before = bytes_of(tmp_path / "run")
+    said = refused(3, "fit", *RUNS["vae"], "--resume", "--quiet", "--out", tmp_path / "run")
+    assert "checkpoint.npz: " in said and bytes_of(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    "content", ["step,log_likelihood\n", "step,log_likelihood\n0,nan\n", "step,log_likelihood\n0,inf\n"]
+)
+def test_a_curve_of_em_without_numbers_is_one_line(content, fitted, refused, here, tmp_path):
+    shutil.copytree(fitted("factor_analysis").out, tmp_path / "run")
+    (tmp_path / "run" / "history.csv").write_text(content)
+    assert "history.csv: holds no curve of finite numbers" in refused(3, "report", tmp_path / "run", "--quick")
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_resumed_run_has_its_example_again(damage, fitted, command, here, tmp_path, no_pictures):
+    shutil.copytree(fitted("vae").out, tmp_path / "run")
+    path = tmp_path / "run" / "example.npz"
+    whole = path.read_bytes()
+    path.unlink() if damage == "gone" else path.write_bytes(whole[:100])
+    assert command("fit", *RUNS["vae"], "--resume", "--quiet", "--out", tmp_path / "run")[0] == 0
+    assert path.read_bytes() == whole
 
 
 def test_there_are_enough_of_them():

@@ -202,6 +202,37 @@ def test_values_that_a_pair_cannot_take(pair, data, says, refused, command, tmp_
         assert says in refused(3, *words, *more)
 
 
+def scaled(factor):
+    rows = ROWS + 2 * ROWS[:, :1]  # one factor and noise
+    rows[:, 0] = ROWS[::-1, 0] + 2 * ROWS[:, 0]
+    return npy((rows * factor).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("pair", "data", "code", "says"),
+    [
+        ("gaussian_mixture", npy(constant()), 3, "column(s) 2 (counted from 0) hold one value each"),
+        ("gaussian_mixture", npy(ROWS[:1]), 3, "holds one row"),
+        ("gaussian_mixture", npy(np.ones((30, 7))), 3, "column(s) 0, 1, 2, 3, 4, ... (counted from 0) hold one value"),
+        ("linear_state_space", npy(np.ones((30, 4))), 3, "hold one value each"),
+        ("linear_state_space", npy(ROWS[:, :1]), 3, "a series of one step"),
+        ("local_level", npy(ROWS[:, :1]), 3, "a series of one step"),
+        ("factor_analysis drop_constant=true z_dim=2", npy(np.ones((30, 4))), 3, "all its columns are constant"),
+        ("ppca z_dim=1", npy(np.ones((30, 4))), 3, "hold one value each"),
+        ("ppca z_dim=1", scaled(1e-20), 3, "vary by less than 1e-6"),
+        ("factor_analysis z_dim=1", scaled(1e-20), 3, "vary by less than 1e-6"),
+        ("vae_gaussian", scaled(1e20), 5, "Rescale the data"),
+    ],
+)
+def test_columns_that_a_pair_cannot_take_are_named(pair, data, code, says, refused, tmp_path):
+    (tmp_path / "mine.npy").write_bytes(data)
+    more = ("--steps", 2) if pair in ("linear_state_space", "local_level", "vae_gaussian") else ()
+    words = ("fit", *pair.split(), "--data", tmp_path / "mine.npy", "--samples", 5, "--out", tmp_path / "run")
+    said = refused(code, *words, *more)
+    assert says in said and (code == 5 or "mine: " in said)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.npy"]
+
+
 QUICK = """
 import sys, time
 import numpy

@@ -129,6 +129,13 @@ def test_resume_with_other_data_under_the_same_name_is_refused(here, command, re
     assert command(*words, "--resume")[0] == 0
 
 
+def test_resume_with_the_same_data_under_another_name(here, command, fitted, tmp_path, no_pictures):
+    shutil.copytree(fitted("vae").out, tmp_path / "run")
+    words = [word if word != "unit.npy" else str(here / "unit.npy") for word in RUNS["vae"]]
+    assert words != list(RUNS["vae"])
+    assert command("fit", *words, "--resume", "--quiet", "--out", tmp_path / "run")[0] == 0
+
+
 def test_the_digest_is_of_numbers_shapes_and_both_parts():
     digits, schools = pyrarchy.load_data("digits"), pyrarchy.load_data("eight_schools")
     found = {data_sha256(data) for data in (digits, schools)}
