@@ -25,7 +25,8 @@ def read_csv(path: Path, *, gaps: bool = False):
                 if not cells:
                     continue  # a blank line
                 line = reader.line_num
-                if width is None and all(_number(cell) is None for cell in cells):
+                data = gaps and all(cell.strip() in _GAPS for cell in cells)  # a row of which nothing is known
+                if width is None and not data and all(_number(cell) is None for cell in cells):
                     names, width = [cell.strip() for cell in cells], len(cells)
                     if len(set(names)) < width or "" in names:
                         raise DataError(f"{path}: line {line} repeats or leaves out a column name; name each once")
@@ -40,7 +41,7 @@ def read_csv(path: Path, *, gaps: bool = False):
                         found = f"line {line}, column {column} (counted from 0) is {cell[:40]!r}, not a number"
                         hint = "below one header line, use commas and decimal points"
                         if cell.strip() in _GAPS:
-                            hint = "fill it, or leave such rows out with --missing drop-rows"
+                            hint = "fill it, or leave such rows out (fit does with --missing drop-rows)"
                         raise DataError(f"{path}: {found}; {hint}")
                     values.append(number)
     except (UnicodeDecodeError, csv.Error) as error:

@@ -86,11 +86,13 @@ def fetch(
     if name not in REMOTES:
         raise DataError(f"nothing to download under the name {name!r}; data sets with mirrors: {', '.join(REMOTES)}")
     remote = REMOTES[name]
-    target = Path(cache_folder() if folder is None else folder).expanduser() / name
+    target = Path(os.path.expanduser(cache_folder() if folder is None else folder)) / name
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{target}: cannot make this folder ({error}); give another with folder=") from error
+        raise DataError(
+            f"{target}: cannot make this folder ({error}); give another with folder=, or by XDG_CACHE_HOME"
+        ) from error
     for file, digest in remote.files.items():
         path = target / f"{file}.gz"
         if path.is_file() and _is_good(path, digest):
@@ -113,9 +115,11 @@ def places(name: str, folder=None) -> list[Path]:
     """The folders in which the four files of ``name`` may lie, in the order in which they are tried."""
     spellings = dict.fromkeys((name, name.replace("_", "-")))
     roots = [folder, os.environ.get("PYRARCHY_DATA") or None, "/usr/share/datasets"]
-    found = [Path(root).expanduser() / spelling for root in roots if root is not None for spelling in spellings]
+    found = [Path(os.path.expanduser(root)) / spelling for root in roots if root is not None for spelling in spellings]
     torchvision = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}.get(name, name)
-    found += [Path(root).expanduser() / torchvision / "raw" for root in ("data", "~/data", "~/.cache/torchvision")]
+    found += [
+        Path(os.path.expanduser(root)) / torchvision / "raw" for root in ("data", "~/data", "~/.cache/torchvision")
+    ]
     return [*found, cache_folder() / name]
 
 
@@ -175,7 +179,9 @@ def _download(url: str, path: Path, digest: str, progress, timeout: float) -> st
     try:
         stream = part.open("xb")
     except OSError as error:
-        raise DataError(f"{part.parent}: cannot write here ({error}); give another with folder=") from error
+        raise DataError(
+            f"{part.parent}: cannot write here ({error}); give another with folder=, or by XDG_CACHE_HOME"
+        ) from error
     try:
         with stream:
             # An error of the disk must not read as a mirror's, so only the network's are caught here.

@@ -10,6 +10,7 @@ A ``.npy`` file of float32 rows that is larger than half of the machine's memory
 ``np.memmap``). Its held-out rows are then the *last* tenth, because picking rows would copy the file into memory.
 """
 
+import errno
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ def read_table(path, *, memory: int | None = None, missing: str = "refuse") -> T
     if missing not in MISSING:
         raise DataError(f"missing is {missing!r}; give one of {', '.join(MISSING)}")
     drop = missing == "drop-rows"
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # which leaves an unknown ~user as it is
     suffix = path.suffix.lower()
     if suffix in _PICKLES:
         raise DataError(f"{path}: {suffix} files are pickles, which run code when opened; np.save the array instead")
@@ -121,7 +122,7 @@ def as_rows(values: np.ndarray, where: str) -> tuple[np.ndarray, tuple[int, int]
         if len(bad):
             row, column = int(bad[0, 0]) + start, int(bad[0, 1])
             found = values[row, column]
-            reason = "not a finite number; fill it, or leave such rows out with --missing drop-rows"
+            reason = "not a finite number; fill it, or leave such rows out (fit does with --missing drop-rows)"
             if np.isfinite(found):
                 reason = "too large for float32; rescale it"
             raise DataError(f"{where}: row {row}, column {column} (counted from 0) is {found}, {reason}")
@@ -190,7 +191,9 @@ def _check_kind(path: Path, suffix: str) -> None:
         raise DataError(f"{path}: is a {found} file under another name; rename it to {path.stem}{found}")
 
 
-def _unreadable(what, error: Exception) -> DataError:
+def _unreadable(what, error: Exception) -> Exception:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return MemoryError(f"{what} does not fit")
     if "pickle" in str(error).lower() or "python object" in str(error).lower():
         return DataError(f"{what}: holds pickled Python objects, which are refused; save an array of numbers instead")
     return DataError(f"{what}: is truncated or corrupt ({type(error).__name__}: {error}); save or copy it again")

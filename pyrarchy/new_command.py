@@ -3,10 +3,13 @@
 import datetime
 import keyword
 import sys
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from .atomic import WriteError, write_atomically
+from .faults import FolderError
 from .registry import list_pairs
 
 FILES = {"model.py": "model.py.txt", "guide.py": "guide.py.txt", "row.py": "row.py.txt"}
@@ -41,11 +44,21 @@ def write_pair(name, folder="."):
         raise ValueError(f"'{name}' is the name of an installed module, which the pair would hide; choose another")
     words = {"name": name, "title": title, "year": datetime.date.today().year}
     templates = files("pyrarchy") / "templates"
-    package.mkdir(parents=True)
     content = {package / "__init__.py": f'"""The pair {name}: a model, a guide and the row that joins them."""\n'}
     for target, template in FILES.items():
         content[package / target] = Template((templates / template).read_text(encoding="utf-8")).substitute(words)
     content[test] = Template((templates / "test.py.txt").read_text(encoding="utf-8")).substitute(words)
-    for path, text in content.items():
-        path.write_text(text, encoding="utf-8")
+    try:
+        package.mkdir(parents=True)
+        for path, text in content.items():
+            write_atomically(path, text.encode())
+    except OSError as error:
+        for path in content:  # half a package would be in the way of the next attempt
+            with suppress(OSError):
+                path.unlink()
+        with suppress(OSError):
+            package.rmdir()
+        if isinstance(error, WriteError):
+            raise
+        raise FolderError(f"{package}: cannot be made ({error.strerror}); give another --folder") from error
     return list(content)

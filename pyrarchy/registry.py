@@ -115,7 +115,7 @@ class Pair:
     @property
     def summary(self):
         """First line of the builder's docstring."""
-        return inspect.getdoc(self.build).splitlines()[0]
+        return (inspect.getdoc(self.build) or "no description").splitlines()[0]
 
     @property
     def options(self):

@@ -1,5 +1,6 @@
 """A user's own file: the same numbers give the same arrays, and every broken file gives one sentence."""
 
+import errno
 import pickle
 import re
 import zipfile
@@ -7,7 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from pyrarchy.datasets import load_data
+from pyrarchy.datasets import list_data, load_data
+from pyrarchy.faults import exit_code
 from pyrarchy.files import DataError, as_rows, held_out_rows, read_table, shuffled
 
 NUMBERS = np.arange(35).reshape(7, 5) - 3
@@ -335,3 +337,35 @@ def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"1,2\n\xff\xfe\x00,3\n")
     with says("comma-separated", path=tmp_path / "a.csv"):
         read_table(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("gap", [",,", "NA,NA,NA"])
+def test_a_first_row_of_gaps_is_no_header(tmp_path, gap):
+    path = tmp_path / "a.csv"
+    path.write_text(f"{gap}\n1,2,3\n4,5,6\n")
+    table = read_table(path, missing="drop-rows")
+    assert table.train.tolist() == [[1, 2, 3], [4, 5, 6]] and table.dropped == 1 and table.coords == {}
+    path.write_text(f"a,b,c\n{gap}\n1,2,3\n")
+    table = read_table(path, missing="drop-rows")
+    assert table.train.tolist() == [[1, 2, 3]] and table.dropped == 1 and table.coords == {"column": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate"), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_a_file_that_does_not_fit_into_memory_is_not_called_corrupt(tmp_path, monkeypatch, suffix, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    path = tmp_path / f"a{suffix}"
+    np.save(path, NUMBERS) if suffix == ".npy" else np.savez(path, NUMBERS)
+    monkeypatch.setattr(np, "load", fail)
+    with pytest.raises(MemoryError, match="does not fit") as caught:
+        read_table(path)
+    assert exit_code(caught.value) == 4
+
+
+def test_an_unknown_user_is_a_file_that_is_not_there(tmp_path, monkeypatch):
+    with says("~nobody_of_this_name/x.npy", "no such file"):
+        read_table("~nobody_of_this_name/x.npy")
+    monkeypatch.setenv("PYRARCHY_DATA", "~nobody_of_this_name")
+    assert list_data()

@@ -1,11 +1,15 @@
 """``pyrarchy new``: what it writes passes its own test, checks, fits, and can be used from where it stands."""
 
+import errno
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+
+from pyrarchy import new_command
+from pyrarchy.atomic import WriteError
 
 
 def test_new_pair_works_as_it_stands(tmp_path, monkeypatch, command):
@@ -89,3 +93,23 @@ def test_names_that_the_templates_use_themselves(name, tmp_path, monkeypatch, co
     scope = {}
     exec((tmp_path / f"test_{name}.py").read_text(encoding="utf-8"), scope)
     scope["test_contract"]()
+
+
+def test_half_a_package_is_taken_away(tmp_path, refused, command, monkeypatch):
+    """A disk that is full at the third file; then there is room."""
+    number = iter(range(9))
+
+    def write(path, content):
+        if next(number) == 2:
+            raise WriteError(errno.ENOSPC, f"{path}: cannot be written (No space left on device); make room")
+        path.write_bytes(content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(new_command, "write_atomically", write)
+        assert "guide.py: cannot be written (No space left on device)" in refused(
+            6, "new", "mine", "--folder", tmp_path
+        )
+    assert not list(tmp_path.iterdir())
+    assert command("new", "mine", "--folder", tmp_path)[0] == 0
+    (tmp_path / "file").touch()
+    assert "cannot be made (Not a directory)" in refused(6, "new", "yours", "--folder", tmp_path / "file")

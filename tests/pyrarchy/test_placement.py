@@ -91,7 +91,7 @@ def test_a_resumed_run_keeps_its_threads(here, command, refused, tmp_path, no_pi
     command("fit", *RUNS["ppca"], "--threads", 3, "--quiet", "--out", tmp_path / "three")
     assert command("fit", *RUNS["ppca"], "--resume", "--quiet", "--out", tmp_path / "three")[0] == 0  # kept, unsaid
     assert "1 thread (as before)" in "\n".join(command("fit", *RUNS["vae"], "--resume", "--out", out)[1])
-    assert "whole number of at least 1" in refused(2, "fit", "vae", "--threads", "some")
+    assert "auto or a whole number from 1" in refused(2, "fit", "vae", "--threads", "some")
 
 
 def test_numpy_s_blas_has_the_threads_asked_for(here, command, tmp_path, no_pictures, monkeypatch):

@@ -76,6 +76,11 @@ def test_unknown_keyword_of_a_call_is_refused():
         pyrarchy.get_pair("vae")(zdim=3)
 
 
+def test_a_builder_without_a_docstring_is_listed():
+    row = pair("bare", model="M", guide="G", density="", source=None)(lambda data: None)
+    assert row.summary == "no description"
+
+
 def test_source_makes_a_bibtex_entry():
     assert SOURCE.key == "berg2018"
     assert SOURCE.bibtex.startswith("@misc{" + SOURCE.key) and "On trees" in SOURCE.bibtex
