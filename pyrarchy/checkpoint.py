@@ -127,6 +127,8 @@ def load_state(path):
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # a pipe would keep whoever opens it waiting
+            raise CheckpointError(f"{path}: is no file")
         with zipfile.ZipFile(path) as archive:
             entries = _entries(archive)
             if _digest(entries) != archive.comment:

@@ -8,13 +8,12 @@ import shutil
 from contextlib import contextmanager
 
 from .faults import DamagedRunError, DataError, RunError
-from .run_config import plain, read_config
+from .run_config import BEFORE, plain, read_config
 from .run_folder import FILES
 
 # How the numbers are computed, and what it is where nothing is said. A run that is resumed keeps it.
 KEPT = {"threads": "auto", "tape": True}
-# Where an earlier run waits until the one in its place has a checkpoint; and while it is moved there or back.
-BEFORE, MOVING = ".before", ".moving"
+MOVING = ".moving"  # where an earlier run is while it is set aside, or brought back
 
 
 def settle(config, out, resume=False):

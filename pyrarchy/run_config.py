@@ -12,6 +12,7 @@ from .faults import DamagedRunError, RunError
 from .placement import DTYPES
 from .registry import get_pair
 
+BEFORE = ".before"  # where an earlier run waits until the one in its place has a checkpoint
 _KINDS = {
     "pair": str,
     "options": dict,
@@ -61,6 +62,13 @@ def read_config(run):
     :raises RunError: when the folder is not a run, or (:class:`~.faults.DamagedRunError`) its file cannot be used.
     """
     path = Path(run) / "config.json"
+    if (Path(run) / BEFORE).is_dir() and not (Path(run) / "checkpoint.npz").exists():
+        raise DamagedRunError(
+            f"{run}: its run is being replaced, or was when a process was killed; the next fit with --out {run} then brings "
+            "it back"
+        )
+    if path.exists() and not path.is_file():  # a pipe would keep whoever opens it waiting
+        raise DamagedRunError(f"{path}: is no file; fit again")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

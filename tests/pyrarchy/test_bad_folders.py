@@ -14,6 +14,7 @@ import torch
 
 from pyrarchy.checkpoint import _digest, load_latest, save_state
 from pyrarchy.inference import CheckpointError, load_state
+from pyrarchy.run_begin import _set_aside
 
 from .conftest import RUNS
 from .test_bad_input import OBJECTS, Bomb, archive
@@ -70,6 +71,14 @@ def other_pair(run):
     shutil.copy(run.parent / "other" / "checkpoint.npz", run / "checkpoint.npz")
 
 
+def pipe(name):
+    def apply(run):
+        (run / name).unlink()
+        os.mkfifo(run / name)
+
+    return apply
+
+
 def no_rows(run):
     with np.load(run / "example.npz") as file:
         arrays = {name: file[name][:0] if name == "train0" else file[name] for name in file.files}
@@ -112,6 +121,8 @@ FOLDERS = {
     "options of another type": (change("config.json", options={"z_dim": "a"}), 3, "cannot be built"),
     "other sizes": (change("config.json", options={"z_dim": 5, "hidden": [7, 5]}), 3, "do not fit the pair"),
     "support unknown": (change("config.json", support="imaginary"), 3, "does not fit"),
+    "configuration a pipe": (pipe("config.json"), 3, "config.json: is no file"),
+    "checkpoint a pipe": (both(NEITHER, pipe("checkpoint.npz")), 3, "checkpoint.npz: is no file"),
     "columns a number": (change("config.json", columns=1.5), 3, "'columns' is 1.5, not a list"),
     "columns of another kind": (change("config.json", columns=["a"]), 3, "not a list of columns' numbers"),
     "columns too few": (change("config.json", columns=[1]), 3, "does not fit the configuration"),
@@ -163,7 +174,7 @@ def broken(fitted, workplace):
 
 
 def bytes_of(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() if path.is_file() else None for path in folder.iterdir()}
 
 
 @pytest.mark.filterwarnings("default")  # the command line shows them as notes
@@ -220,6 +231,18 @@ def test_a_curve_of_em_without_numbers_is_one_line(content, fitted, refused, her
     shutil.copytree(fitted("factor_analysis").out, tmp_path / "run")
     (tmp_path / "run" / "history.csv").write_text(content)
     assert "history.csv: holds no curve of finite numbers" in refused(3, "report", tmp_path / "run", "--quick")
+
+
+def test_a_run_that_waits_to_come_back_is_named(broken, refused, command, here, tmp_path):
+    """What --overwrite leaves that is killed before its first checkpoint: the next fit, though refused, brings it back."""
+    run = tmp_path / "run"
+    shutil.copytree(broken / "run", run)
+    before = bytes_of(run)
+    _set_aside(run)
+    (run / "config.json").write_text("{}")
+    assert "the next fit with --out" in refused(3, "sample", run, "--out", tmp_path / "x.npz")
+    assert "holds a run already" in refused(2, "fit", *RUNS["vae"], "--out", run)
+    assert bytes_of(run) == before
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])
