@@ -95,17 +95,21 @@ def _set_aside(out):
 
 def _bring_back(out):
     """Put what was set aside back, unless a checkpoint has taken its place; also what a killed process began to move."""
-    if (out / BEFORE).is_dir():
+    if _is_ours(out / BEFORE):
         if (out / "checkpoint.npz").exists():
             shutil.rmtree(out / BEFORE)
         else:
             clear(out)
             os.replace(out / BEFORE, out / MOVING)
-    if (out / MOVING).is_dir():
+    if _is_ours(out / MOVING):
         for name in FILES:  # the checkpoint last: with it the run is whole again
             if (out / MOVING / name).exists():
                 os.replace(out / MOVING / name, out / name)
         shutil.rmtree(out / MOVING)
+
+
+def _is_ours(folder):
+    return folder.is_dir() and not folder.is_symlink()  # which would be an invitation to move another run's files
 
 
 def sweep(out):

@@ -6,7 +6,7 @@ standard output was sent to ends it.
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class Outlet:
@@ -52,8 +52,9 @@ def standard_streams():
         setattr(sys, name, Outlet(stream))
     try:
         yield
-        sys.stdout.flush()
     finally:
+        with suppress(OSError):  # said already; Python would say it again as it exits
+            sys.stdout.flush()
         sys.stdout, sys.stderr = before
         for stream in opened:
             stream.close()

@@ -97,11 +97,12 @@ def test_nothing_is_imported_from_the_folder_in_which_one_stands(how, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
-def test_reader_that_stops_early_is_no_error():
+@pytest.mark.parametrize("word", ["list", "--help"])
+def test_reader_that_stops_early_is_no_error(word):
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as out:
-        words = [sys.executable, "-m", "pyrarchy", "list"]
+        words = [sys.executable, "-m", "pyrarchy", word]
         done = subprocess.run(words, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 

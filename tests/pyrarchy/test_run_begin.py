@@ -95,6 +95,17 @@ def test_overwrite_killed_anywhere_loses_nothing(moment, fitted, tmp_path):
     assert differing(before, contents(out)) == [] and not list(out.glob(".*"))
 
 
+@pytest.mark.parametrize("name", [".before", ".moving"])
+def test_a_planted_link_moves_nobody_s_files(name, fitted, tmp_path):
+    for folder in ("run", "other"):
+        shutil.copytree(fitted("vae").out, tmp_path / folder)
+    (tmp_path / "run" / "checkpoint.npz").unlink()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "other")
+    before = contents(tmp_path / "other")
+    sweep(tmp_path / "run")
+    assert differing(before, contents(tmp_path / "other")) == [] and not (tmp_path / "run" / "checkpoint.npz").exists()
+
+
 def test_clear_takes_the_configuration_last(fitted, here, tmp_path, monkeypatch):
     """Interrupted anywhere, the folder is still known as a run's, and one that has nothing to lose any more."""
     gone = []
