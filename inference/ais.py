@@ -26,6 +26,7 @@ import pyro
 import torch
 
 from .annealed_path import Path
+from .arguments import blaming_data
 from .evaluate import check_rows_first
 from .freeze import frozen
 from .isolation import isolated
@@ -129,7 +130,7 @@ def ais(
     ((3,), (5, 3), (9, 3))
     """
     annealer = Annealer(num_chains, num_temperatures, Transition(leapfrog_steps, transitions), target_accept, plates)
-    with isolated(model, guide, seed=seed), frozen(model, guide):
+    with isolated(model, guide, seed=seed), frozen(model, guide), blaming_data(args, model, guide):
         parts = []
         for rows in chunks(model, guide, args, kwargs, max(1, rows_per_pass // num_chains), plates):
             with pyro.validation_enabled(False):

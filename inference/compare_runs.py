@@ -9,6 +9,7 @@ import re
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -23,6 +24,9 @@ from .batches import Batches
 from .comparison import Outcome
 from .evaluate import evaluate
 from .fit import fit
+from .isolation import root_modules
+from .loop import DivergedError
+from .preflight import FirstLossError
 from .threads import set_threads, threads_kept
 
 
@@ -101,6 +105,19 @@ def read_json(path, kind=object):
     return content
 
 
+_trained = weakref.WeakSet()  # modules that this process has trained and that are still there
+
+
+def _see_that_it_is_new(name, model, guide):
+    """Refuse a pair that another run has trained: its runs would go on from each other."""
+    for module in root_modules(model, guide):
+        if module in _trained:
+            raise ValueError(
+                f"entry '{name}' makes one pair for all seeds: its function must build a new one at every call"
+            )
+        _trained.add(module)
+
+
 @threads_kept()
 def finish(work, name, seed):
     """Train (or go on with) and evaluate one run, unless that was done: its :class:`Outcome`."""
@@ -114,6 +131,7 @@ def finish(work, name, seed):
         pass
     objective, temper = copy.deepcopy((entry.objective, entry.temper))  # a temperature has a state
     model, guide = entry.make(seed)
+    _see_that_it_is_new(name, model, guide)
     clock = _Clock(folder / "clock.json", work.save_every)
     batches = Batches(work.train, work.batch_size, seed=seed, transform=work.transform)
     record = fit(
@@ -212,7 +230,7 @@ def _raise(failed):
     if failed:
         name, seed, error = failed[0]
         more = f" ({len(failed) - 1} more run(s) failed)" if len(failed) > 1 else ""
-        raised = EntryDivergedError if isinstance(error, ArithmeticError) else EntryError
+        raised = EntryDivergedError if isinstance(error, DivergedError | FirstLossError) else EntryError
         raise raised(f"entry '{name}', seed {seed}: {error}{more}", error) from error
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from .announce import plain_submodules, unannounced
+from .arguments import blaming_data, whole
 from .evaluation import Evaluation
 from .isolation import isolated
 from .parallel import shared_map
@@ -55,10 +56,14 @@ def evaluate(
     :returns: :class:`Evaluation`.
     :raises ValueError: for a pair without a bound per datum (see :class:`~pyrarchy.inference.Terms`).
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, not {num_samples}")
+    num_samples, rows_per_pass = whole("num_samples", num_samples), whole("rows_per_pass", rows_per_pass)
     args = () if data is None else data if isinstance(data, tuple) else (data,)
-    with isolated(model, guide, seed=seed), torch.no_grad(), unannounced(plain_submodules(model, guide)):
+    with (
+        isolated(model, guide, seed=seed),
+        torch.no_grad(),
+        unannounced(plain_submodules(model, guide)),
+        blaming_data(args, model, guide),
+    ):
         traces = trace_pair(model, guide, args, plates=plates)
         first = make_terms(*traces, plates=plates)
         check_rows_known(guide, traces[0].nodes)

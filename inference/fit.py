@@ -4,18 +4,20 @@
 random generators) is in the checkpoint, so that a killed run continues to the same bits.
 """
 
+import math
 import time
 
 import torch
 
 from . import parallel
+from .arguments import blaming_data, whole
 from .batches import as_batches
 from .bound import Bound
 from .elbo import ELBO
-from .isolation import isolated
+from .isolation import checked_seed, isolated
 from .loop import Loop
 from .shared_loop import SharedLoop, share_batches
-from .threads import set_threads, settle_threads, threads_kept
+from .threads import MOST_THREADS, set_threads, settle_threads, threads_kept
 
 
 def fit(
@@ -72,8 +74,22 @@ def fit(
     """
     if (steps is None) == (epochs is None):
         raise ValueError(f"give exactly one of steps and epochs, not steps={steps} and epochs={epochs}")
+    steps, epochs = (None if n is None else whole(name, n) for name, n in (("steps", steps), ("epochs", epochs)))
+    seed, save_every = checked_seed(seed), whole("save_every", save_every or 0, least=0)
+    batch_size = None if batch_size is None else whole("batch_size", batch_size)
+    for name, part in (("model", model), ("guide", guide), *(("each of callbacks", c) for c in _listed(callbacks))):
+        if not callable(part):
+            raise TypeError(f"{name} must be a function or a module, not {part!r}")
+    if not callable(optimizer) and not (isinstance(optimizer, int | float) and 0 <= optimizer < math.inf):
+        raise ValueError(
+            f"optimizer must be a learning rate of at least 0 or a function of a list of tensors, not {optimizer!r}"
+        )
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm must be a positive number or None, not {clip_norm!r}")
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("fit takes gradients, which torch.inference_mode() forbids: call it outside")
     objective = ELBO() if objective is None else objective
-    if not hasattr(objective, "loss_and_grads"):
+    if isinstance(objective, type) or not hasattr(objective, "loss_and_grads"):
         raise TypeError(
             f"objective must be a Bound or one of Pyro's ELBOs, not {objective!r}. From a name as on the command line: "
             "pyrarchy.objectives.make_objective('iwae:5')."
@@ -81,14 +97,22 @@ def fit(
     if temper is not None and not isinstance(objective, Bound):
         raise ValueError(f"a temperature needs one of pyrarchy's bounds, not {type(objective).__name__}: its value at "
                          "temperature one could not be reported")  # fmt: skip
-    if threads not in (None, "auto") and (type(threads) is not int or threads < 1):
-        raise ValueError(f"threads must be a number of at least 1, 'auto' or None, not {threads!r}")
+    if threads not in (None, "auto") and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+        raise ValueError(
+            f"threads must be a number of at least 1, 'auto' or None, not {threads!r} (at most {MOST_THREADS})"
+        )
     if resume and out is None:
         raise ValueError("resume=True needs the folder: out=...")
     batches = share_batches(as_batches(data, batch_size, seed))
     total = steps if steps is not None else epochs * len(batches)
     started = time.perf_counter()
-    with isolated(model, guide, seed=parallel.own_seed(seed), train=True), threads_kept():
+    given = getattr(batches, "tensors", ())
+    with (
+        isolated(model, guide, seed=parallel.own_seed(seed), train=True),
+        threads_kept(),
+        torch.enable_grad(),
+        blaming_data(given, model, guide),
+    ):
         most = torch.get_num_threads()
         if threads == "auto":
             set_threads(1)
@@ -96,7 +120,14 @@ def fit(
         loop = kind(model, guide, batches, objective, optimizer, schedule, temper, clip_norm, out, seed, tape)
         if resume and loop.begun():
             loop.restore()
+        loop.open_folder(resume)
         settle_threads(threads, loop, total, most)
         loop.run(total, callbacks, save_every, progress)
     loop.record.seconds = time.perf_counter() - started
     return loop.record
+
+
+def _listed(callbacks):
+    if not isinstance(callbacks, list | tuple):
+        raise TypeError(f"callbacks must be a list or a tuple of functions, not {callbacks!r}")
+    return callbacks

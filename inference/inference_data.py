@@ -17,6 +17,7 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoGuide, AutoNormalMessenger
 
+from .arguments import blaming_data, whole
 from .draw_plan import DrawPlan, as_numpy, squeezed
 from .draws import Pair, plates_of, sites_of, value_axes
 from .groups import DRAW_GROUPS, pack
@@ -91,12 +92,13 @@ def to_inference_data(
     """
     if not isinstance(model_args, tuple | list):
         raise TypeError(f"model_args must be a tuple of arguments, got {type(model_args).__name__}: write (x,)")
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    num_samples = whole("num_samples", num_samples)
+    if isinstance(groups, str):
+        raise TypeError(f"groups must be a list of names: write [{groups!r}]")
     if unknown := sorted(set(groups or ()) - set(GROUPS)):
         raise ValueError(f"unknown group(s) {unknown}; there are {list(GROUPS)}")
     args, kwargs, index = _select(tuple(model_args), dict(model_kwargs or {}), rows)
-    with isolated(model, guide, seed=seed):
+    with isolated(model, guide, seed=seed), blaming_data(args, model, guide):
         if rows is not None:
             _refuse_rows(model, guide, args, kwargs)
         pair = Pair(model, guide, args, kwargs, plates)

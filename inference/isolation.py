@@ -5,7 +5,9 @@ Two pairs in one process, or a freshly loaded pair after a fit, would therefore 
 runs inside :func:`isolated`, in which the store holds only what the two callables do not own themselves.
 """
 
+import operator
 import random
+import threading
 import warnings
 from contextlib import contextmanager
 
@@ -15,6 +17,8 @@ import torch
 from pyro import poutine
 from pyro.nn import PyroModule
 from torch import nn
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def root_modules(*roots):
@@ -107,7 +111,30 @@ def isolated(model, guide, *, seed=None, train=False):
     :param model, guide: the pair.
     :param int seed: seeds all generators inside; ``None`` continues from the current state.
     :param bool train: whether the modules are in training mode inside.
+
+    Threads of one process take turns: Pyro's handlers, its store and the generators are one for all of them.
     """
+    seed = None if seed is None else checked_seed(seed)
+    with _ONE_AT_A_TIME, _isolated(model, guide, seed, train):
+        yield
+
+
+def checked_seed(seed):
+    """A seed as Python's own number.
+
+    :raises ValueError: for anything but a whole number from 0 to 2^32 - 1, which is what numpy takes.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to 2^32 - 1, not {seed!r}")
+    return number
+
+
+@contextmanager
+def _isolated(model, guide, seed, train):
     before = rng_state()
     modes = [(m, m.training) for root in root_modules(model, guide) for m in root.modules()]
     frozen = [(p, p.grad) for root in root_modules(model, guide) for p in root.parameters() if not p.requires_grad]

@@ -5,9 +5,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyro
 import torch
 
+from ..atomic import WriteError
 from ..checkpoint import load_latest, load_state, previous, save_state, write_atomically
 from .adam import adam
 from .batch_statistics import check_single_rows, coupled_modules
@@ -17,6 +19,7 @@ from .continuation import check_continues, take_state
 from .finite_watch import FiniteWatch
 from .isolation import buffers_kept, rng_state, root_modules, set_rng_state
 from .measure import Measure
+from .parallel import rank
 from .preflight import non_finite_sites, preflight
 from .record import Record
 from .terms import trace_pair
@@ -114,7 +117,7 @@ class Loop:
                 bar.update(1)
                 if step.step % 10 == 0 or step.step == total:
                     bar.set_postfix_str(f"{step.loss:.3f} nats", refresh=False)
-            stop = self._stops(any([callback(step) is True for callback in callbacks]))
+            stop = self._stops(any([_is_true(callback(step)) for callback in callbacks]))
             if self.out is not None and save_every and step.step % save_every == 0 and step.step < total:
                 self.save()
             if stop or step.step >= total:
@@ -158,7 +161,7 @@ class Loop:
         )
 
     def _kept(self):
-        return f" The last good checkpoint is in {self.out}." if self.begun() else ""
+        return f" The last good checkpoint is in {self.out}." if self._holds_checkpoint() else ""
 
     def state(self):
         """Everything that decides the numbers to come."""
@@ -189,12 +192,30 @@ class Loop:
             self._write(self.state())
 
     def _write(self, state):
-        self.out.mkdir(parents=True, exist_ok=True)
         save_state(self.out / "checkpoint.npz", state)
         write_atomically(self.out / "history.csv", self.record.to_csv().encode())
 
+    def open_folder(self, resume):
+        """See, before the first step, that ``out`` can be written to and that no other run's checkpoint is lost in it.
+
+        :raises ValueError: where there is one. :raises WriteError: for a folder that cannot be made.
+        """
+        if self.out is None or rank():
+            return
+        if self._holds_checkpoint() and not resume:
+            raise ValueError(f"{self.out}: holds a checkpoint; pass resume=True to continue it, or another folder")
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(
+                error.errno, f"{self.out}: cannot be made ({error.strerror}); give another folder"
+            ) from error
+
     def begun(self):
-        """Whether there is a checkpoint to continue from."""
+        """Whether there is a checkpoint to continue from; every rank must ask."""
+        return self._holds_checkpoint()
+
+    def _holds_checkpoint(self):
         newest = None if self.out is None else self.out / "checkpoint.npz"
         return newest is not None and (newest.exists() or previous(newest).exists())
 
@@ -214,6 +235,12 @@ class Loop:
             self.temper.set_step(self.record.step - 1)
         self.record.remarks += [remark] if remark else []
         return state
+
+
+def _is_true(answer):
+    return isinstance(answer, bool | np.bool_) and bool(
+        answer
+    )  # a comparison of numpy's numbers is no bool of Python's
 
 
 def save_modules(model, guide, path):

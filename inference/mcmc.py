@@ -19,6 +19,7 @@ from pyro import poutine
 from pyro.infer import MCMC, NUTS
 from pyro.poutine.util import prune_subsample_sites
 
+from .arguments import blaming_data
 from .draw_plan import DrawPlan, as_numpy, squeezed
 from .draws import Pair, sites_of, value_axes
 from .groups import pack
@@ -87,7 +88,7 @@ def run_nuts(model, *args, num_samples=1000, warmup=500, chains=4, seed=0, targe
     if not 0 < target_accept < 1:
         raise ValueError(f"target_accept must lie in (0, 1), not {target_accept!r}")
     started, runs = time.perf_counter(), []
-    with isolated(model, model, seed=seed), torch.enable_grad():
+    with isolated(model, model, seed=seed), torch.enable_grad(), blaming_data(args, model, model):
         _check(model, args, kwargs)
         for chain_seed in np.random.SeedSequence(seed).generate_state(chains):
             pyro.set_rng_seed(int(chain_seed))

@@ -94,7 +94,7 @@ class SharedLoop(Loop):
 
     def begun(self):
         """Whether rank 0 sees a checkpoint to continue from."""
-        return parallel.of_first(super().begun)
+        return parallel.of_first(self._holds_checkpoint)
 
     def _read(self):
         """The checkpoint that rank 0 reads, with this rank's generators in the place of rank 0's."""

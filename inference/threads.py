@@ -19,6 +19,7 @@ from .rehearsal import Rehearsal
 SHORT = 10.0  # seconds at the pace of the first pass, which is slow; a shorter training would feel the timing
 BLOCKS, STEPS = 3, 5  # of all threads, each with one of a single thread before and behind: others' work comes in bursts
 PATIENCE = 4  # times what one thread took: so much slower, the steps of all are not waited for
+MOST_THREADS = max(256, os.cpu_count() or 1)  # more than that has ended the process
 GAIN = 0.9  # all threads must take at most this share of the time: cores are taken from somebody
 
 

@@ -194,7 +194,7 @@ def _number(kind, fits, needed):
 
 
 MOST = 10**9  # of anything that is counted: what is beyond overflows somewhere, late and in other words
-MOST_THREADS = max(256, os.cpu_count() or 1)
+MOST_THREADS = max(256, os.cpu_count() or 1)  # as in inference.threads, which needs torch
 
 _positive = _number(int, lambda value: 1 <= value <= MOST, "a whole number from 1 to 10^9")
 _draws = _number(int, lambda value: 4 <= value <= MOST, "a whole number from 4 to 10^9")

@@ -4,16 +4,14 @@ import hashlib
 import json
 import os
 import re
-import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .faults import DamagedRunError, DataError, RunError
-from .run_config import BEFORE, plain, read_config
+from .run_config import BEFORE, MOVING, plain, read_config
 from .run_folder import FILES
 
 # How the numbers are computed, and what it is where nothing is said. A run that is resumed keeps it.
 KEPT = {"threads": "auto", "tape": True}
-MOVING = ".moving"  # where an earlier run is while it is set aside, or brought back
 
 
 def settle(config, out, resume=False):
@@ -74,7 +72,11 @@ def in_place_of(out):
 
     The other run waits in a folder inside. The lock must be held.
     """
-    _set_aside(out)
+    try:
+        _set_aside(out)
+    except BaseException:
+        _bring_back(out)
+        raise
     try:
         yield
     finally:
@@ -85,7 +87,7 @@ def in_place_of(out):
 
 def _set_aside(out):
     """Move an earlier run's files into ``.before``, which has its name once all are in it."""
-    found = [name for name in reversed(FILES) if (out / name).exists()]
+    found = [name for name in reversed(FILES) if (out / name).is_file()]
     if found:
         (out / MOVING).mkdir()
         for name in found:
@@ -97,7 +99,8 @@ def _bring_back(out):
     """Put what was set aside back, unless a checkpoint has taken its place; also what a killed process began to move."""
     if _is_ours(out / BEFORE):
         if (out / "checkpoint.npz").exists():
-            shutil.rmtree(out / BEFORE)
+            clear(out / BEFORE)
+            _take_away(out / BEFORE)
         else:
             clear(out)
             os.replace(out / BEFORE, out / MOVING)
@@ -105,11 +108,17 @@ def _bring_back(out):
         for name in FILES:  # the checkpoint last: with it the run is whole again
             if (out / MOVING / name).exists():
                 os.replace(out / MOVING / name, out / name)
-        shutil.rmtree(out / MOVING)
+        _take_away(out / MOVING)
+
+
+def _take_away(folder):
+    with suppress(OSError):  # what a user has put into it stays
+        folder.rmdir()
 
 
 def _is_ours(folder):
-    return folder.is_dir() and not folder.is_symlink()  # which would be an invitation to move another run's files
+    """Whether a folder holds a run's files alone. A link would be an invitation to move another run's."""
+    return folder.is_dir() and not folder.is_symlink() and all(path.name in FILES for path in folder.iterdir())
 
 
 def sweep(out):
@@ -126,7 +135,8 @@ def clear(out):
     The configuration goes last: until then a folder that this was interrupted in is known as that of a run.
     """
     for name in reversed(FILES):
-        (out / name).unlink(missing_ok=True)
+        if not (out / name).is_dir():
+            (out / name).unlink(missing_ok=True)
 
 
 def data_sha256(data):

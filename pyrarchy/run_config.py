@@ -12,7 +12,8 @@ from .faults import DamagedRunError, RunError
 from .placement import DTYPES
 from .registry import get_pair
 
-BEFORE = ".before"  # where an earlier run waits until the one in its place has a checkpoint
+# Where an earlier run waits until the one in its place has a checkpoint; and where it is while it is moved.
+BEFORE, MOVING = ".before", ".moving"
 _KINDS = {
     "pair": str,
     "options": dict,
@@ -62,7 +63,7 @@ def read_config(run):
     :raises RunError: when the folder is not a run, or (:class:`~.faults.DamagedRunError`) its file cannot be used.
     """
     path = Path(run) / "config.json"
-    if (Path(run) / BEFORE).is_dir() and not (Path(run) / "checkpoint.npz").exists():
+    if any((Path(run) / name).is_dir() for name in (BEFORE, MOVING)) and not (Path(run) / "checkpoint.npz").exists():
         raise DamagedRunError(
             f"{run}: its run is being replaced, or was when a process was killed; the next fit with --out {run} then brings "
             "it back"

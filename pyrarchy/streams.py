@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 class Outlet:
     """A text stream that goes on in silence once nobody reads it, and writes what its encoding lacks as ``\\xe9``."""
 
-    def __init__(self, stream):
-        self._stream = stream
+    def __init__(self, stream, *, patient=False):
+        self._stream, self._patient = stream, patient
 
     def __getattr__(self, name):
         return getattr(self._stream, name)
@@ -33,6 +33,8 @@ class Outlet:
             self._silence()
         except OSError as error:
             self._silence()  # or Python would try again as it exits
+            if self._patient:  # an error that cannot be said still has its exit code
+                return
             raise OSError(error.errno, error.strerror, "standard output") from error
 
     def _silence(self):
@@ -49,7 +51,7 @@ def standard_streams():
         if (stream := getattr(sys, name)) is None:  # closed by the shell: a file opened later must not take its number
             stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
             opened.append(stream)
-        setattr(sys, name, Outlet(stream))
+        setattr(sys, name, Outlet(stream, patient=name == "stderr"))
     try:
         yield
     finally:

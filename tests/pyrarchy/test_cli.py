@@ -135,6 +135,16 @@ def test_standard_output_on_a_full_disk_is_one_line():
     assert done.stderr.startswith("error: standard output: No space left on device") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+@pytest.mark.parametrize(("words", "code"), [(("fit", "nope"), faults.USAGE), (("list",), faults.OK)])
+def test_standard_error_on_a_full_disk_changes_no_exit_code(words, code):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pyrarchy", *words], stdout=subprocess.PIPE, stderr=full, timeout=60
+        )
+    assert done.returncode == code
+
+
 def test_an_old_encoding_shows_what_it_can(tmp_path):
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = python("-m", "pyrarchy", *SMALL, "é", cwd=tmp_path, env=env)

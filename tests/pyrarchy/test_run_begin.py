@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pyrarchy
-from pyrarchy.run_begin import _bring_back, _set_aside, clear, data_sha256, sweep
+from pyrarchy.run_begin import _bring_back, _set_aside, clear, data_sha256, in_place_of, sweep
 from pyrarchy.run_folder import FILES, PICTURES
 
 from .conftest import RUNS
@@ -93,6 +93,55 @@ def test_overwrite_killed_anywhere_loses_nothing(moment, fitted, tmp_path):
             _bring_back(out)
     sweep(out)
     assert differing(before, contents(out)) == [] and not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_ctrl_c_while_the_old_run_is_set_aside(number, fitted, tmp_path, monkeypatch):
+    """An interrupt between two moves: all is moved back before the command ends."""
+    out, moves = tmp_path / "run", []
+    shutil.copytree(fitted("vae").out, out)
+    before = contents(out)
+
+    def replace(source, target, real=os.replace):
+        moves.append(source)
+        if len(moves) == number:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr("pyrarchy.run_begin.os.replace", replace)
+    with pytest.raises(KeyboardInterrupt), in_place_of(out):
+        raise AssertionError("the block was entered")
+    assert differing(before, contents(out)) == [] and not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize("what", ["a file .before", "a folder .before", "a folder in it"])
+def test_what_a_user_keeps_under_our_names_stays(what, fitted, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(fitted("vae").out, out)
+    before = contents(out)
+    if what == "a file .before":
+        (out / ".before").write_text("mine")
+        with pytest.raises(OSError), in_place_of(out):
+            raise AssertionError("the block was entered")
+        assert (out / ".before").read_text() == "mine"
+        (out / ".before").unlink()
+    elif what == "a folder .before":
+        (out / ".before").mkdir()
+        (out / ".before" / "notes").write_text("mine")
+        with pytest.raises(OSError), in_place_of(out):
+            raise AssertionError("the block was entered")
+        found = [path for path in out.rglob("notes")]
+        assert [path.read_text() for path in found] == ["mine"]
+        shutil.rmtree(found[0].parent)
+    else:
+        (out / "report.html").unlink()
+        (out / "report.html").mkdir()
+        (out / "report.html" / "notes").write_text("mine")
+        with in_place_of(out):
+            (out / "checkpoint.npz").write_text("new")
+        assert (out / "report.html" / "notes").read_text() == "mine"
+        return
+    assert differing(before, contents(out)) == []
 
 
 @pytest.mark.parametrize("name", [".before", ".moving"])
