@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..atomic import write_atomically
+from .arguments import whole
 from .batches import Batches
 from .compare_runs import Entry, Work, in_parallel, read_json, run_folder, serially, slug, to_json
 from .comparison import Comparison
@@ -63,8 +64,7 @@ def compare(
         raise ValueError(f"needed are at least one entry and different seeds, not {list(entries)} and {seeds}")
     if len({slug(name) for name in entries}) != len(entries):
         raise ValueError(f"the names {list(entries)} give the same folder twice: rename one")
-    if not isinstance(processes, int) or processes < 1:
-        raise ValueError(f"processes must be a whole number of at least 1, not {processes!r}")
+    processes = whole("processes", processes)
     train, out = train if isinstance(train, tuple) else (train,), Path(out)
     held = train if test is None else test if isinstance(test, tuple) else (test,)
     total = steps if steps is not None else epochs * len(Batches(train, batch_size))

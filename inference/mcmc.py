@@ -19,7 +19,7 @@ from pyro import poutine
 from pyro.infer import MCMC, NUTS
 from pyro.poutine.util import prune_subsample_sites
 
-from .arguments import blaming_data
+from .arguments import blaming_data, whole
 from .draw_plan import DrawPlan, as_numpy, squeezed
 from .draws import Pair, sites_of, value_axes
 from .groups import pack
@@ -82,9 +82,7 @@ def run_nuts(model, *args, num_samples=1000, warmup=500, chains=4, seed=0, targe
     >>> tuple(result.samples["mu"].shape), result.diverging.shape
     ((2, 30), (2, 30))
     """
-    for name, value in (("num_samples", num_samples), ("warmup", warmup), ("chains", chains)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+    num_samples, warmup, chains = whole("num_samples", num_samples), whole("warmup", warmup), whole("chains", chains)
     if not 0 < target_accept < 1:
         raise ValueError(f"target_accept must lie in (0, 1), not {target_accept!r}")
     started, runs = time.perf_counter(), []
